@@ -1,0 +1,216 @@
+"""Name -> class, and the constructor's signature as the schema of its options.
+
+Every part that a config can name (a loss, a matcher, a normalizer ...) is a `Part` in the
+`Registry` of its room. Registering a class makes its constructor check every argument against its
+annotation, so that a value out of range is refused in the same words in Python and in YAML.
+"""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_type_hints
+
+import torch
+from annotated_types import Ge, Gt, Interval
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+PositiveInt = Annotated[int, Gt(0)]
+PerClass = Sequence[float] | Tensor
+"""(C,) values, one per class; a module keeps them as a buffer, so they follow ``.to(device)``."""
+
+
+class ConfigError(ValueError):
+    """A mistake in a config, in words that say where it is and what would be right."""
+
+
+class Part(nn.Module):
+    """Anything a config can name. It knows the options that it was built with.
+
+    Each constructor argument is kept in the attribute of its name; `config` reads them there.
+    """
+
+    type_name: ClassVar[str] = ""
+    """The name under which the class is registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def config(self) -> dict[str, Any]:
+        """The resolved options as plain values; building them gives an equal part."""
+        options = {name: plain_value(getattr(self, name)) for name in options_of(type(self))}
+        return {"type": self.type_name, **options}
+
+    def extra_repr(self) -> str:
+        return ", ".join(
+            f"{name}={value!r}" for name, value in self.config().items() if name != "type"
+        )
+
+
+P = TypeVar("P", bound=Part)
+
+
+class Registry:
+    """The classes of one room by name.
+
+    Args:
+        role: What a member is, in words for an error message, such as "box loss".
+
+    Example:
+        >>> from detloss.regression import CIoULoss
+        >>> REGRESSION["ciou"] is CIoULoss
+        True
+    """
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self._classes: dict[str, type[Part]] = {}
+
+    def register(self, name: str) -> Callable[[type[P]], type[P]]:
+        """Class decorator: files the class under `name` and makes its constructor check options.
+
+        Raises:
+            ValueError: If the name is taken by another class.
+        """
+
+        def add(cls: type[P]) -> type[P]:
+            taken = self._classes.get(name)
+            if taken is not None and taken.__qualname__ != cls.__qualname__:
+                raise ValueError(f"{self.role} {name!r} is already {taken.__qualname__}")
+            cls.type_name = name
+            cls.__init__ = _checked(cls)  # type: ignore[method-assign]
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def names(self) -> list[str]:
+        """Every registered name, sorted."""
+        return sorted(self._classes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def __getitem__(self, name: str) -> type[Part]:
+        return self._classes[name]
+
+
+CLASSIFICATION = Registry("classification loss")
+REGRESSION = Registry("box loss")
+CODERS = Registry("coder")
+MATCHERS = Registry("matcher")
+SAMPLERS = Registry("sampler")
+NORMALIZERS = Registry("normalizer")
+
+SECTIONS = {
+    "matcher": MATCHERS,
+    "coder": CODERS,
+    "sampler": SAMPLERS,
+    "classification": CLASSIFICATION,
+    "box": REGRESSION,
+    "normalizer": NORMALIZERS,
+}
+"""The top-level keys of a config, in the order in which a criterion uses them."""
+
+
+def options_of(cls: type[Part]) -> dict[str, inspect.Parameter]:
+    """The constructor's arguments by name, without ``self``."""
+    parameters = inspect.signature(cls.__init__).parameters
+    return {name: p for name, p in parameters.items() if name != "self"}
+
+
+def option_mistakes(cls: type[Part], options: Mapping[str, Any]) -> dict[str, Exception]:
+    """What is wrong with each of `options` as constructor arguments: option -> error.
+
+    Example:
+        >>> from detloss.regression import SmoothL1Loss
+        >>> option_mistakes(SmoothL1Loss, {"beta": -1.0})
+        {'beta': ValueError('expected a value greater than or equal to 0, got -1.0')}
+        >>> print(option_mistakes(SmoothL1Loss, {"bta": 1.0})["bta"])
+        unknown option, smooth_l1 accepts beta, reduction; did you mean 'beta'?
+    """
+    accepted = options_of(cls)
+    mistakes: dict[str, Exception] = {}
+    for name, value in options.items():
+        if name not in accepted:
+            known = ", ".join(accepted) or "no options"
+            hint = nearest(name, accepted)
+            mistakes[name] = TypeError(f"unknown option, {cls.type_name} accepts {known}{hint}")
+        elif mistake := _value_mistake(cls, name, value):
+            mistakes[name] = mistake
+    for name, parameter in accepted.items():
+        if parameter.default is parameter.empty and name not in options:
+            mistakes[name] = TypeError(f"missing, {cls.type_name} needs it")
+    return mistakes
+
+
+def nearest(name: object, names: Iterable[str]) -> str:
+    """``"; did you mean 'ciou'?"`` for a near miss, else nothing."""
+    close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def plain_value(value: Any) -> Any:
+    """`value` as what YAML can hold: tensors and sequences as lists."""
+    if isinstance(value, Tensor):
+        # the shortest decimal that gives the same float32 back: 0.1, not 0.10000000149
+        return [float(str(v)) for v in value.detach().cpu().to(torch.float32).numpy()]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain_value(v) for v in value]
+    return value
+
+
+@functools.cache
+def _adapters(cls: type[Part]) -> dict[str, "TypeAdapter[Any]"]:
+    from pydantic import ConfigDict, TypeAdapter
+
+    rules = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+    hints = get_type_hints(cls.__init__, include_extras=True)
+    return {name: TypeAdapter(hints[name], config=rules) for name in options_of(cls)}
+
+
+def _value_mistake(cls: type[Part], name: str, value: Any) -> Exception | None:
+    from pydantic import ValidationError
+
+    try:
+        _adapters(cls)[name].validate_python(value)  # type: ignore[arg-type]
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        wrong_type = all(d["type"].endswith(("_type", "_of", "_required")) for d in details)
+        expected = " or ".join(dict.fromkeys(_expected(d) for d in details))
+        choices = [
+            c for d in details for c in d.get("ctx", {}).get("expected", "").split("'")[1::2]
+        ]
+        message = f"expected {expected}, got {value!r}{nearest(value, choices)}"
+        return TypeError(message) if wrong_type else ValueError(message)
+    return None
+
+
+def _expected(detail: "ErrorDetails") -> str:
+    """What one branch of an annotation would have accepted."""
+    phrase = detail["msg"].removeprefix("Input should be ")
+    if phrase.startswith(("greater", "less")):
+        return f"a value {phrase}"
+    return "a tensor" if detail["type"] == "is_instance_of" else phrase
+
+
+def _checked(cls: type[Part]) -> Callable[..., None]:
+    """The constructor of `cls`, refusing an argument that its annotation does not allow."""
+    init: Callable[..., None] = cls.__init__
+
+    @functools.wraps(init)
+    def checked(self: Part, *args: Any, **kwargs: Any) -> None:
+        given = inspect.signature(init).bind(self, *args, **kwargs).arguments
+        options = {name: value for name, value in given.items() if name != "self"}
+        for name, mistake in option_mistakes(cls, options).items():
+            raise type(mistake)(f"{cls.__name__}: {name}: {mistake}")
+        init(self, *args, **kwargs)
+
+    return checked
