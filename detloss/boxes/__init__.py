@@ -1,0 +1,16 @@
+"""Geometry only: box formats, overlaps and checking. Boxes are (x1, y1, x2, y2), continuous."""
+
+from detloss.boxes.formats import FORMATS, convert_boxes
+from detloss.boxes.overlaps import OVERLAPS, box_area, paired_overlap, pairwise_overlap
+from detloss.boxes.sanitize import BoxChange, sanitize_targets
+
+__all__ = [
+    "FORMATS",
+    "OVERLAPS",
+    "BoxChange",
+    "box_area",
+    "convert_boxes",
+    "paired_overlap",
+    "pairwise_overlap",
+    "sanitize_targets",
+]

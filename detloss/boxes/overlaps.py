@@ -1,0 +1,203 @@
+"""The overlap family: how much two boxes agree, one formula for paired and pairwise use.
+
+Every measure takes corners (..., 4) that broadcast, so that the paired and the pairwise form are
+the same arithmetic, to the bit. A box with x2 < x1 or y2 < y1 counts as empty. The losses of
+`detloss.regression` are these measures turned upside down.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from detloss.boxes.checking import check_boxes, check_same_shape, widen
+
+TINY = 1e-16
+"""Floor of a denominator that only turns 0 / 0 into 0; its square is still a float32."""
+
+Overlap = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """Area of each box, 0 where it is inverted.
+
+    Args:
+        boxes: (..., 4) as (x1, y1, x2, y2), floating point.
+
+    Returns:
+        (...,) in the unit of `boxes` squared; float16 and bfloat16 give float32.
+
+    Raises:
+        TypeError: If `boxes` is not floating point.
+        ValueError: If the last axis is not 4.
+
+    Example:
+        >>> box_area(torch.tensor([[0.0, 0, 3, 2], [5, 5, 4, 9]]))
+        tensor([6., 0.])
+    """
+    check_boxes("boxes", boxes)
+    return area(widen(boxes))
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Width times height of boxes (..., 4), each side at least 0."""
+    width, height = sides(boxes)
+    return width * height
+
+
+def sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Width and height of boxes (..., 4), at least 0."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return (x2 - x1).clamp(min=0), (y2 - y1).clamp(min=0)
+
+
+def intersection(a: Tensor, b: Tensor) -> Tensor:
+    """Area that `a` and `b` share."""
+    ax1, ay1, ax2, ay2 = a.unbind(-1)
+    bx1, by1, bx2, by2 = b.unbind(-1)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    return width * height
+
+
+def hull_sides(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Width and height of the smallest box around `a` and `b`, at least 0."""
+    ax1, ay1, ax2, ay2 = a.unbind(-1)
+    bx1, by1, bx2, by2 = b.unbind(-1)
+    width = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)
+    height = torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
+    return width.clamp(min=0), height.clamp(min=0)
+
+
+def iou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
+    """``|A n B| / |A u B|``, in [0, 1]; 0 for two empty boxes."""
+    shared, union = _shared_and_union(a, b)
+    return shared / union.clamp(min=eps)
+
+
+def iof(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
+    """``|A n B| / |A|``, in [0, 1]: how much of `a` lies inside `b`. Not symmetric."""
+    return intersection(a, b) / area(a).clamp(min=eps)
+
+
+def giou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
+    """``IoU - (|C| - |A u B|) / |C|``, C the smallest box around both, in (-1, 1]."""
+    shared, union = _shared_and_union(a, b)
+    hull_width, hull_height = hull_sides(a, b)
+    hull = hull_width * hull_height
+    return shared / union.clamp(min=eps) - (hull - union) / hull.clamp(min=eps)
+
+
+def diou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
+    """``IoU - d^2 / c^2``: d between the centres, c the hull's diagonal, in (-1, 1]."""
+    return iou(a, b, eps) - _centre_distance(a, b, eps)
+
+
+def ciou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
+    """``DIoU - alpha v``, v the difference of aspect ratios; alpha carries no gradient."""
+    overlap = iou(a, b, eps)
+    v = _aspect_difference(a, b, eps)
+    with torch.no_grad():
+        alpha = v / (1 - overlap + v).clamp(min=eps)
+    return overlap - _centre_distance(a, b, eps) - alpha * v
+
+
+OVERLAPS: dict[str, Overlap] = {"iou": iou, "iof": iof, "giou": giou, "diou": diou, "ciou": ciou}
+
+
+def paired_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
+    """Overlap of each box of `a` with the box of `b` in the same place.
+
+    ``IoU = |A n B| / |A u B|``; ``GIoU = IoU - (|C| - |A u B|) / |C|`` with C the smallest box
+    around both; ``DIoU = IoU - d^2 / c^2`` with d the distance of the centres and c the diagonal
+    of C; ``CIoU = DIoU - alpha v`` with ``v = 4 / pi^2 (atan(wb / hb) - atan(wa / ha))^2`` and
+    ``alpha = v / (1 - IoU + v)``; ``IoF = |A n B| / |A|``.
+
+    Args:
+        a: (..., 4) as (x1, y1, x2, y2), floating point.
+        b: (..., 4) of the same shape, in the same unit. The result has no unit.
+        kind: "iou", "iof", "giou", "diou" or "ciou".
+
+    Returns:
+        (...,): "iou" and "iof" in [0, 1], "giou" and "diou" in (-1, 1], "ciou" in (-2, 1].
+        An inverted or zero-area box shares nothing: its IoU is 0. float16 and bfloat16 are
+        computed and returned in float32.
+
+    Raises:
+        TypeError: If boxes are not floating point.
+        ValueError: If the shapes differ, the last axis is not 4 or the kind is unknown.
+
+    Example:
+        >>> a, b = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]])
+        >>> paired_overlap(a, b), paired_overlap(a, b, kind="iof")
+        (tensor([0.3333]), tensor([0.5000]))
+
+    Reference:
+        Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630;
+        Zheng et al., "Distance-IoU Loss", AAAI 2020, arXiv:1911.08287.
+    """
+    check_boxes("a", a)
+    check_boxes("b", b)
+    check_same_shape("a", a, "b", b)
+    return _measure(kind)(widen(a), widen(b), TINY)
+
+
+def pairwise_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
+    """Overlap of every box of `a` with every box of `b`; the measures of `paired_overlap`.
+
+    Args:
+        a: (N, 4) as (x1, y1, x2, y2), floating point; N may be 0.
+        b: (M, 4) in the same unit; M may be 0.
+        kind: "iou", "iof", "giou", "diou" or "ciou".
+
+    Returns:
+        (N, M); the values of `paired_overlap`, to the bit.
+
+    Raises:
+        TypeError: If boxes are not floating point.
+        ValueError: If a shape is not (N, 4) or the kind is unknown.
+
+    Example:
+        >>> a, b = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[0.0, 0, 1, 2], [2.0, 0, 4, 2]])
+        >>> pairwise_overlap(a, b, kind="giou")
+        tensor([[0.5000, 0.0000]])
+    """
+    for name, boxes in (("a", a), ("b", b)):
+        check_boxes(name, boxes)
+        if boxes.ndim != 2:
+            raise ValueError(f"{name} must have shape (N, 4), got {tuple(boxes.shape)}")
+    return _measure(kind)(widen(a)[:, None], widen(b)[None], TINY)
+
+
+def _measure(kind: str) -> Overlap:
+    if kind not in OVERLAPS:
+        raise ValueError(f"kind must be one of {', '.join(OVERLAPS)}, got {kind!r}")
+    return OVERLAPS[kind]
+
+
+def _shared_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    shared = intersection(a, b)
+    return shared, area(a) + area(b) - shared
+
+
+def _centre_distance(a: Tensor, b: Tensor, eps: float) -> Tensor:
+    """Squared distance of the centres over the squared diagonal of the hull, in [0, 1)."""
+    ax1, ay1, ax2, ay2 = a.unbind(-1)
+    bx1, by1, bx2, by2 = b.unbind(-1)
+    dx, dy = (ax1 + ax2 - bx1 - bx2) / 2, (ay1 + ay2 - by1 - by2) / 2
+    width, height = hull_sides(a, b)
+    return (dx * dx + dy * dy) / (width * width + height * height).clamp(min=eps)
+
+
+def _aspect_difference(a: Tensor, b: Tensor, eps: float) -> Tensor:
+    """``v`` of CIoU, in [0, 1]: the squared difference of the diagonals' angles over (pi/2)^2.
+
+    atan2 of two sides, the height at least `eps`, is finite with a finite gradient where
+    ``atan(w / h)`` of a flat or a point-like box is not.
+    """
+    (a_width, a_height), (b_width, b_height) = sides(a), sides(b)
+    difference = torch.atan2(b_width, b_height.clamp(min=eps)) - torch.atan2(
+        a_width, a_height.clamp(min=eps)
+    )
+    return (4 / math.pi**2) * difference * difference

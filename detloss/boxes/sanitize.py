@@ -1,0 +1,126 @@
+"""Cleaning ground truth before training: nothing is changed without being reported."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+from detloss.boxes.checking import check_boxes, check_image_size
+
+Policy = Literal["drop", "clip", "error"]
+PER_BOX_KEYS = ("boxes", "labels", "ignore", "weights", "area", "iscrowd", "masks", "keypoints")
+"""The entries of a target with one row a box; they lose their row with the box."""
+
+
+@dataclass(frozen=True)
+class BoxChange:
+    """One box that `sanitize_targets` dropped or clipped."""
+
+    image: int
+    index: int
+    box: tuple[float, ...]
+    reason: str
+    action: Literal["dropped", "clipped"]
+
+    def __str__(self) -> str:
+        return (
+            f"image {self.image}, box {self.index} {list(self.box)}: {self.reason}, {self.action}"
+        )
+
+
+def sanitize_targets(
+    targets: Sequence[Mapping[str, Tensor]],
+    image_size: Sequence[int] | Sequence[Sequence[int]],
+    policy: Policy = "drop",
+) -> tuple[list[dict[str, Tensor]], list[BoxChange]]:
+    """Targets without boxes that cannot be learned, and a report of every change.
+
+    A box is unusable when a coordinate is not finite, a side is zero or negative, or it lies
+    wholly outside the image. A box that reaches over the image's edge is usable.
+
+    - "drop" removes unusable boxes and leaves the others as they are.
+    - "clip" also cuts boxes at the image's edges.
+    - "error" raises at the first unusable box.
+
+    Args:
+        targets: Mappings with "boxes" (M, 4) as (x1, y1, x2, y2) in pixels, "labels" (M,) and
+            whatever else; the entries of `PER_BOX_KEYS` lose the rows of dropped boxes. Not
+            changed in place.
+        image_size: (height, width) of all images, or one such pair an image.
+        policy: "drop", "clip" or "error".
+
+    Returns:
+        The clean targets, and one `BoxChange` for each box changed, in order.
+
+    Raises:
+        TypeError: If boxes are not floating point.
+        ValueError: If a shape or the policy is wrong, or with "error" at an unusable box.
+
+    Example:
+        >>> target = {"boxes": torch.tensor([[0.0, 0, 9, 9], [5, 5, 5, 9]]),
+        ...           "labels": torch.tensor([1, 2])}
+        >>> clean, changes = sanitize_targets([target], (10, 10))
+        >>> clean[0]["labels"], str(changes[0])
+        (tensor([1]), 'image 0, box 1 [5.0, 5.0, 5.0, 9.0]: no area, dropped')
+    """
+    if policy not in get_args(Policy):
+        raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, got {policy!r}")
+    sizes = _sizes(image_size, len(targets))
+
+    clean, changes = [], []
+    for image, (target, (height, width)) in enumerate(zip(targets, sizes, strict=True)):
+        boxes = target["boxes"]
+        check_boxes(f"targets[{image}]['boxes']", boxes)
+        clipped = torch.stack(
+            [boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], dim=-1
+        ).flatten(1)
+        reasons = _reasons(boxes, clipped)
+        reached_over = (clipped != boxes).any(dim=1).tolist()
+
+        for index, reason in enumerate(reasons):
+            if reason is None and not (policy == "clip" and reached_over[index]):
+                continue
+            box = tuple(boxes[index].tolist())
+            if policy == "error":
+                raise ValueError(f"targets[{image}]['boxes'][{index}] is {list(box)}: {reason}")
+            action: Literal["dropped", "clipped"] = "dropped" if reason else "clipped"
+            changes.append(BoxChange(image, index, box, reason or "over the edge", action))
+
+        kept = torch.tensor([reason is None for reason in reasons], dtype=torch.bool)
+        clean.append(_select(target, clipped if policy == "clip" else boxes, kept))
+    return clean, changes
+
+
+def _sizes(
+    image_size: Sequence[int] | Sequence[Sequence[int]], count: int
+) -> list[tuple[float, float]]:
+    if len(image_size) == 2 and all(isinstance(side, int | float) for side in image_size):
+        return [check_image_size(cast(Sequence[int], image_size))] * count
+    sizes = [check_image_size(size) for size in cast(Sequence[Sequence[int]], image_size)]
+    if len(sizes) != count:
+        raise ValueError(f"image_size must be one pair or {count}, one a target, got {len(sizes)}")
+    return sizes
+
+
+def _reasons(boxes: Tensor, clipped: Tensor) -> list[str | None]:
+    """Why each box cannot be learned, or None."""
+    finite = boxes.isfinite().all(dim=1).tolist()
+    proper = (boxes[:, 2:] > boxes[:, :2]).all(dim=1).tolist()
+    inside = (clipped[:, 2:] > clipped[:, :2]).all(dim=1).tolist()
+    verdicts = zip(finite, proper, inside, strict=True)
+    return [
+        "not finite" if not f else "no area" if not p else "outside the image" if not i else None
+        for f, p, i in verdicts
+    ]
+
+
+def _select(target: Mapping[str, Tensor], boxes: Tensor, kept: Tensor) -> dict[str, Tensor]:
+    """`target` with these boxes, and of every per-box entry the rows that are kept."""
+    clean = dict(target)
+    clean["boxes"] = boxes
+    for key in PER_BOX_KEYS:
+        if key in clean:
+            clean[key] = clean[key][kept.to(clean[key].device)]
+    return clean
