@@ -1,0 +1,86 @@
+"""Elementwise classification losses: every class is a yes-or-no question of its own.
+
+The loss of a "yes" with logit x is the loss of a "no" with logit -x, for cross-entropy, focal,
+hinge and squared error alike. So a technique is one function, `negative(z)`: the loss of a
+negative whose logit is z. Everything else, signs, class indices, soft labels and weights, is here.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from detloss.boxes.checking import widen
+from detloss.kernels.engine import run
+from detloss.kernels.reduction import Reduction, check_reduction, check_weight
+from detloss.kernels.targets import dense_target, is_index_target, per_class_values
+
+Elementwise = Callable[[Tensor], Tensor]
+
+
+def binary_loss(
+    negative: Elementwise,
+    logits: Tensor,
+    target: Tensor,
+    *,
+    soft: Callable[[Tensor, Tensor], Tensor] | None = None,
+    alpha: float | Sequence[float] | Tensor | None = None,
+    class_weight: Sequence[float] | Tensor | None,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: Reduction,
+) -> Tensor:
+    """``alpha y negative(-x) + (1 - alpha) (1 - y) negative(x)``, weighted and reduced.
+
+    Args:
+        negative: The loss of a negative with logit z, elementwise.
+        logits: (..., C).
+        target: Class indices (...,): 0..C-1 says yes to that class, C (or any other index) to
+            none, `ignore_index` ignores the row. Or the share y of "yes", (..., C) in [0, 1].
+        soft: Replaces the formula above for a dense target, as ``soft(x, y)``.
+        alpha: Weight of "yes" against 1 - alpha of "no": a float, (C,) values, or None for 1 and 1.
+        class_weight: (C,) factors.
+        weight: (...,) or (..., C) factors.
+        ignore_index: The class index of rows to leave out.
+        reduction: "none" -> (..., C), "sum", or "mean" over the elements not ignored.
+    """
+    by_index = is_index_target(logits, target)
+    check_reduction(reduction)
+    if weight is not None:
+        check_weight(weight, logits.shape, elementwise=True)
+
+    yes = no = torch.ones((), dtype=widen(logits).dtype, device=logits.device)
+    if isinstance(alpha, int | float):
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+        yes, no = yes * alpha, yes * (1 - alpha)
+    elif alpha is not None:
+        yes = per_class_values("alpha", alpha, logits)
+        no = 1 - yes
+    if class_weight is not None:
+        scale = per_class_values("class_weight", class_weight, logits)
+        yes, no = yes * scale, no * scale
+
+    def of_index(x: Tensor, index: Tensor) -> Tensor:
+        is_yes = index[..., None] == torch.arange(x.shape[-1], device=x.device)
+        return negative(torch.where(is_yes, -x, x)) * torch.where(is_yes, yes, no)
+
+    def of_share(x: Tensor, share: Tensor) -> Tensor:
+        if soft is not None:
+            return yes * soft(x, share)
+        return yes * share * negative(-x) + no * (1 - share) * negative(x)
+
+    if by_index:
+        counted = target != ignore_index
+        weight = _mask(weight, counted)
+        count = counted.sum() * logits.shape[-1]
+        return run(of_index, logits, target, weight=weight, count=count, reduction=reduction)
+    target = dense_target(logits, target)
+    return run(of_share, logits, target, weight=weight, count=logits.numel(), reduction=reduction)
+
+
+def _mask(weight: Tensor | None, counted: Tensor) -> Tensor:
+    """`weight` with 0 in the rows that do not count."""
+    if weight is None:
+        return counted.float()
+    return torch.where(counted if weight.ndim == counted.ndim else counted[..., None], weight, 0)

@@ -1,0 +1,54 @@
+"""The module form of a loss: its hyperparameters, a reduction and a normalizer."""
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from detloss.kernels.reduction import Reduction
+from detloss.registry import Part
+
+
+class Loss(Part):
+    """A loss function with its hyperparameters. Subclasses implement `compute`.
+
+    Args:
+        reduction: "mean", "sum" or "none".
+    """
+
+    def __init__(self, reduction: Reduction) -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        normalizer: Tensor | float | None = None,
+    ) -> Tensor:
+        """The loss of `pred` against `target`.
+
+        Args:
+            pred: What the network predicts, as the function of the same name documents it.
+            target: What is true.
+            weight: Factors of the rows or elements; 0 gives an exactly zero gradient.
+            normalizer: Replaces the count that a mean divides by, such as the positives of the
+                whole batch.
+
+        Raises:
+            ValueError: If a normalizer comes with another reduction than "mean".
+        """
+        if normalizer is None:
+            return self.compute(pred, target, weight=weight, reduction=self.reduction)
+        if self.reduction != "mean":
+            raise ValueError(
+                f"normalizer divides a mean; it needs reduction='mean', got {self.reduction!r}"
+            )
+        return self.compute(pred, target, weight=weight, reduction="sum") / normalizer
+
+    @abstractmethod
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        """Calls the loss function with the hyperparameters of this module."""
+        raise NotImplementedError

@@ -1,0 +1,48 @@
+"""Weighting and reducing: the one place where a loss becomes a sum or a mean."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Reduction = Literal["none", "sum", "mean"]
+
+
+def check_reduction(reduction: str) -> None:
+    """Raises ValueError unless `reduction` is "none", "sum" or "mean"."""
+    if reduction not in get_args(Reduction):
+        raise ValueError(
+            f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}"
+        )
+
+
+def check_weight(weight: Tensor, shape: torch.Size, *, elementwise: bool) -> None:
+    """Raises unless `weight` has one value a row, or one an element where that is allowed.
+
+    Args:
+        weight: The user's weight.
+        shape: Shape of the predictions, the last axis being the row.
+        elementwise: Whether the loss has one value an element.
+
+    Raises:
+        TypeError: If `weight` is not a tensor.
+        ValueError: If its shape is neither.
+    """
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a tensor, got {type(weight).__name__}")
+    allowed = [shape[:-1], shape] if elementwise else [shape[:-1]]
+    if weight.shape not in allowed:
+        expected = " or ".join(str(tuple(s)) for s in allowed)
+        raise ValueError(f"weight must have shape {expected}, got {tuple(weight.shape)}")
+
+
+def reduce(loss: Tensor, count: Tensor | float, reduction: Reduction) -> Tensor:
+    """`loss` as it is, its sum, or its sum over `count`; the mean of nothing is 0."""
+    if reduction == "none":
+        return loss
+    total = loss.sum()
+    if reduction == "sum":
+        return total
+    if isinstance(count, Tensor):
+        return total / torch.where(count == 0, 1, count)
+    return total / (count or 1)

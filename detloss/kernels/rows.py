@@ -1,0 +1,32 @@
+"""Box losses: one row of coordinates against another, one value a row."""
+
+from torch import Tensor
+
+from detloss.boxes.checking import check_boxes, check_same_shape, widen
+from detloss.kernels.engine import Formula, run
+from detloss.kernels.reduction import Reduction, check_reduction, check_weight
+
+
+def box_loss(
+    formula: Formula,
+    pred: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None,
+    reduction: Reduction,
+) -> Tensor:
+    """Runs ``formula(pred, target)``, (..., 4) and (..., 4) -> (...,), checked and reduced.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If the shapes differ, the last axis is not 4, `weight` has not one value a
+            row, or the reduction is unknown.
+    """
+    check_boxes("pred", pred)
+    check_boxes("target", target)
+    check_same_shape("pred", pred, "target", target)
+    check_reduction(reduction)
+    if weight is not None:
+        check_weight(weight, pred.shape, elementwise=False)
+    count = pred.shape[:-1].numel()
+    return run(formula, pred, widen(target), weight=weight, count=count, reduction=reduction)

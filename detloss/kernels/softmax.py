@@ -1,0 +1,91 @@
+"""Softmax classification losses: the classes share one probability, one value a row.
+
+Each of them is ``sum_c q_c term_c(x)``: a share q over the classes, and what a class would cost if
+it were the true one. So a technique is one function, `term(x)`, (..., C) -> (..., C).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from detloss.kernels.engine import run
+from detloss.kernels.reduction import Reduction, check_reduction, check_weight
+from detloss.kernels.targets import dense_target, is_index_target, per_class_values
+
+
+def softmax_loss(
+    term: Callable[[Tensor], Tensor],
+    logits: Tensor,
+    target: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    alpha: Sequence[float] | Tensor | None = None,
+    class_weight: Sequence[float] | Tensor | None,
+    background_index: int,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: Reduction,
+) -> Tensor:
+    """``sum_c alpha_c w_c q_c term_c(x)``, weighted and reduced.
+
+    Args:
+        term: The cost of each class, were it the true one.
+        logits: (..., K), one column being the background where there is one.
+        target: Class indices (...,), see `class_columns`; or probabilities (..., K).
+        label_smoothing: e in [0, 1]: ``q = (1 - e) target + e / K``.
+        alpha: (K,) factors, one a column.
+        class_weight: (K,) factors, one a column; a mean over class indices divides by their sum,
+            as PyTorch's `cross_entropy` does.
+        background_index: The background's column.
+        weight: (...,) factors.
+        ignore_index: The class index of rows to leave out.
+        reduction: "none" -> (...,), "sum", or "mean" over the rows not ignored.
+    """
+    by_index = is_index_target(logits, target)
+    check_reduction(reduction)
+    if weight is not None:
+        check_weight(weight, logits.shape, elementwise=False)
+    classes = logits.shape[-1]
+    scale = None if class_weight is None else per_class_values("class_weight", class_weight, logits)
+    factor = scale
+    if alpha is not None:
+        values = per_class_values("alpha", alpha, logits)
+        factor = values if scale is None else scale * values
+
+    count: Tensor | float = logits.shape[:-1].numel()
+    if by_index:
+        counted = target != ignore_index
+        target = class_columns(torch.where(counted, target, 0), classes, background_index)
+        count = counted.sum() if scale is None else torch.where(counted, scale[target], 0).sum()
+        weight = counted.float() if weight is None else torch.where(counted, weight, 0)
+    else:
+        target = dense_target(logits, target)
+
+    def formula(x: Tensor, true: Tensor) -> Tensor:
+        costs = term(x) if factor is None else factor * term(x)
+        loss = costs.gather(-1, true[..., None])[..., 0] if by_index else (true * costs).sum(-1)
+        return torch.lerp(loss, costs.mean(-1), label_smoothing) if label_smoothing else loss
+
+    return run(formula, logits, target, weight=weight, count=count, reduction=reduction)
+
+
+def class_columns(target: Tensor, columns: int, background_index: int) -> Tensor:
+    """The column of each class index: 0..K-2 are the foreground classes, K-1 the background.
+
+    With the background in the last column, -1, an index is its own column. Otherwise the
+    foreground classes fill the other columns in order.
+
+    Example:
+        >>> class_columns(torch.tensor([0, 1, 2]), columns=3, background_index=0)
+        tensor([1, 2, 0])
+    """
+    if not -columns <= background_index < columns:
+        raise ValueError(
+            f"background_index must be in [{-columns}, {columns}), got {background_index}"
+        )
+    background = background_index % columns
+    if background == columns - 1:
+        return target
+    foreground = target + (target >= background)
+    return torch.where(target == columns - 1, background, foreground)

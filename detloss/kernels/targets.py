@@ -1,0 +1,48 @@
+"""Classification targets: class indices or a dense tensor, checked and told apart by shape."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from detloss.boxes.checking import check_floating, widen
+
+
+def is_index_target(logits: Tensor, target: Tensor) -> bool:
+    """Whether `target` holds class indices, (...,) integers, rather than (..., C) values.
+
+    Raises:
+        TypeError: If an argument has the wrong type, such as floating-point class indices.
+        ValueError: If the shapes do not fit each other.
+    """
+    check_floating("logits", logits)
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a tensor, got {type(target).__name__}")
+    if logits.ndim == 0:
+        raise ValueError("logits must have shape (..., C), got ()")
+    if target.shape == logits.shape:
+        return False
+    if target.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"target must have shape {tuple(logits.shape[:-1])} (class indices) or "
+            f"{tuple(logits.shape)} (a value for each class), got {tuple(target.shape)}"
+        )
+    if target.dtype.is_floating_point or target.dtype == torch.bool:
+        raise TypeError(f"class indices in target must be integers, got {target.dtype}")
+    return True
+
+
+def dense_target(logits: Tensor, target: Tensor) -> Tensor:
+    """A dense target in the dtype that the loss is computed in; integers and booleans too."""
+    return target.to(widen(logits).dtype)
+
+
+def per_class_values(name: str, values: Sequence[float] | Tensor, logits: Tensor) -> Tensor:
+    """`values` as a (C,) tensor beside `logits`; raises ValueError on any other length."""
+    values = torch.as_tensor(values, dtype=widen(logits).dtype, device=logits.device)
+    classes = logits.shape[-1]
+    if values.shape != (classes,):
+        raise ValueError(
+            f"{name} must have shape ({classes},), one value per class, got {tuple(values.shape)}"
+        )
+    return values
