@@ -1,0 +1,29 @@
+"""Box-regression losses, one technique a file: on deltas (l1, l2, smooth_l1) or on boxes."""
+
+from detloss.regression.base import BoxLoss
+from detloss.regression.ciou import CIoULoss, ciou_loss
+from detloss.regression.diou import DIoULoss, diou_loss
+from detloss.regression.giou import GIoULoss, giou_loss
+from detloss.regression.iou import IoULoss, iou_loss
+from detloss.regression.l1 import L1Loss, l1_loss
+from detloss.regression.l2 import L2Loss, l2_loss
+from detloss.regression.smooth_l1 import SmoothL1Loss, beta_from_sigma, smooth_l1_loss
+
+__all__ = [
+    "BoxLoss",
+    "CIoULoss",
+    "DIoULoss",
+    "GIoULoss",
+    "IoULoss",
+    "L1Loss",
+    "L2Loss",
+    "SmoothL1Loss",
+    "beta_from_sigma",
+    "ciou_loss",
+    "diou_loss",
+    "giou_loss",
+    "iou_loss",
+    "l1_loss",
+    "l2_loss",
+    "smooth_l1_loss",
+]

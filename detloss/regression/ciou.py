@@ -1,0 +1,82 @@
+"""Complete IoU loss: IoU, the distance of the centres and the aspect ratio."""
+
+from functools import partial
+from typing import ClassVar
+
+from torch import Tensor
+
+from detloss.boxes.overlaps import ciou
+from detloss.kernels import Reduction, box_loss
+from detloss.registry import REGRESSION, Positive
+from detloss.regression.base import BoxLoss, Space
+
+
+def ciou_loss(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    eps: float = 1e-7,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Complete IoU loss of each pair of boxes, ``1 - CIoU``.
+
+    ``CIoU = IoU - d^2 / c^2 - alpha v``: d the distance of the two centres, c the diagonal of the
+    smallest box around A and B, ``v = 4 / pi^2 (atan(wt / ht) - atan(w / h))^2`` and ``alpha = v /
+    (1 - IoU + v)``. Alpha is a weight and carries no gradient, as in the authors' code. The
+    gradient of v is ``dv/dw = -k h``, ``dv/dh = k w``, ``k = 8 / pi^2 (atan(wt / ht) - atan(w / h))
+    / (w^2 + h^2)``, with its denominator: the paper's section 3.3 drops it, we do not.
+
+    Args:
+        pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
+        target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
+            of the image. The loss does not change with the unit.
+        eps: Floor of the denominators and of the heights in v, an area in that unit squared.
+        weight: (...,) factor of each row; 0 silences the row's gradient exactly.
+        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
+
+    Returns:
+        Loss in [0, 3): 0 for identical boxes. float16 and bfloat16 are computed in float32.
+
+    Raises:
+        TypeError: If a box tensor is not floating point.
+        ValueError: If the shapes differ or a last axis is not 4.
+
+    Note:
+        An inverted box (x2 < x1) counts as empty: its loss is at least 1. Alpha applies at every
+        IoU; the variant that gates it at IoU > 0.5 gives other numbers.
+
+    Example:
+        >>> import torch
+        >>> ciou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[1.0, 1, 2, 2]]))
+        tensor([1.2500])
+
+    Reference:
+        Zheng et al., "Distance-IoU Loss", AAAI 2020, arXiv:1911.08287, equations 8 to 12.
+    """
+    return box_loss(partial(_ciou_loss, eps=eps), pred, target, weight=weight, reduction=reduction)
+
+
+def _ciou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
+    return 1 - ciou(pred, target, eps)
+
+
+@REGRESSION.register("ciou")
+class CIoULoss(BoxLoss):
+    """`ciou_loss` as a module.
+
+    Args:
+        eps: See `ciou_loss`.
+        reduction: "mean", "sum" or "none".
+    """
+
+    space: ClassVar[Space] = "boxes"
+
+    def __init__(self, *, eps: Positive = 1e-7, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+        self.eps = eps
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return ciou_loss(pred, target, eps=self.eps, weight=weight, reduction=reduction)

@@ -1,0 +1,80 @@
+"""Distance IoU loss: IoU and how far apart the centres are."""
+
+from functools import partial
+from typing import ClassVar
+
+from torch import Tensor
+
+from detloss.boxes.overlaps import diou
+from detloss.kernels import Reduction, box_loss
+from detloss.registry import REGRESSION, Positive
+from detloss.regression.base import BoxLoss, Space
+
+
+def diou_loss(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    eps: float = 1e-7,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Distance IoU loss of each pair of boxes, ``1 - DIoU``.
+
+    ``DIoU = IoU - d^2 / c^2``: d the distance of the two centres, c the diagonal of the smallest
+    box around A and B. The second quotient has a gradient towards the other centre wherever the
+    centres differ.
+
+    Args:
+        pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
+        target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
+            of the image. The loss does not change with the unit.
+        eps: Floor of both denominators, an area in that unit squared.
+        weight: (...,) factor of each row; 0 silences the row's gradient exactly.
+        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
+
+    Returns:
+        Loss in [0, 2): 0 for identical boxes, towards 2 far apart. float16 and bfloat16 are
+        computed in float32.
+
+    Raises:
+        TypeError: If a box tensor is not floating point.
+        ValueError: If the shapes differ or a last axis is not 4.
+
+    Note:
+        An inverted box (x2 < x1) counts as empty: its loss is at least 1.
+
+    Example:
+        >>> import torch
+        >>> diou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[1.0, 1, 2, 2]]))
+        tensor([1.2500])
+
+    Reference:
+        Zheng et al., "Distance-IoU Loss", AAAI 2020, arXiv:1911.08287, equation 7.
+    """
+    return box_loss(partial(_diou_loss, eps=eps), pred, target, weight=weight, reduction=reduction)
+
+
+def _diou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
+    return 1 - diou(pred, target, eps)
+
+
+@REGRESSION.register("diou")
+class DIoULoss(BoxLoss):
+    """`diou_loss` as a module.
+
+    Args:
+        eps: See `diou_loss`.
+        reduction: "mean", "sum" or "none".
+    """
+
+    space: ClassVar[Space] = "boxes"
+
+    def __init__(self, *, eps: Positive = 1e-7, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+        self.eps = eps
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return diou_loss(pred, target, eps=self.eps, weight=weight, reduction=reduction)

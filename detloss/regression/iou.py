@@ -1,0 +1,98 @@
+"""IoU loss, in the three shapes that papers and code give it."""
+
+from functools import partial
+from typing import ClassVar, Literal, get_args
+
+from torch import Tensor
+
+from detloss.boxes.overlaps import iou
+from detloss.kernels import Reduction, box_loss
+from detloss.registry import REGRESSION, Positive
+from detloss.regression.base import BoxLoss, Space
+
+IoUMode = Literal["linear", "log", "square"]
+
+
+def iou_loss(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    mode: IoUMode = "linear",
+    eps: float = 1e-7,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """IoU loss of each pair of boxes.
+
+    ``IoU = |A n B| / |A u B|``; "linear" is ``1 - IoU``, "log" is ``-ln IoU`` (UnitBox) and
+    "square" is ``1 - IoU^2``. Gradients are -1, ``-1 / IoU`` and ``-2 IoU`` times that of IoU.
+    All three are flat where the boxes do not touch: GIoU, DIoU and CIoU mend that.
+
+    Args:
+        pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
+        target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
+            of the image. The loss does not change with the unit.
+        mode: "linear", "log" or "square".
+        eps: Floor of the union, an area in that unit squared, and of the IoU under the logarithm.
+        weight: (...,) factor of each row; 0 silences the row's gradient exactly.
+        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
+
+    Returns:
+        Loss in [0, 1], for "log" in [0, -ln eps]: 0 for identical boxes. float16 and bfloat16 are
+        computed in float32.
+
+    Raises:
+        TypeError: If a box tensor is not floating point.
+        ValueError: If the shapes differ, a last axis is not 4 or the mode is unknown.
+
+    Note:
+        An inverted box (x2 < x1) counts as empty: its loss is the largest.
+
+    Example:
+        >>> import torch
+        >>> a, b = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[0.0, 0, 2, 1]])
+        >>> [round(iou_loss(a, b, mode=mode).item(), 4) for mode in ("linear", "log", "square")]
+        [0.5, 0.6931, 0.75]
+
+    Reference:
+        Yu et al., "UnitBox", ACM MM 2016, arXiv:1608.01471, equation 3 ("log"). "linear" is the
+        L_IoU of the GIoU and DIoU papers, "square" that of YOLOX's code.
+    """
+    if mode not in get_args(IoUMode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(IoUMode))}, got {mode!r}")
+    formula = partial(_iou_loss, mode=mode, eps=eps)
+    return box_loss(formula, pred, target, weight=weight, reduction=reduction)
+
+
+def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor:
+    overlap = iou(pred, target, eps)
+    if mode == "log":
+        return -overlap.clamp(min=eps).log()
+    return 1 - (overlap if mode == "linear" else overlap * overlap)
+
+
+@REGRESSION.register("iou")
+class IoULoss(BoxLoss):
+    """`iou_loss` as a module.
+
+    Args:
+        mode: See `iou_loss`.
+        eps: See `iou_loss`.
+        reduction: "mean", "sum" or "none".
+    """
+
+    space: ClassVar[Space] = "boxes"
+
+    def __init__(
+        self, *, mode: IoUMode = "linear", eps: Positive = 1e-7, reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__(reduction)
+        self.mode = mode
+        self.eps = eps
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return iou_loss(
+            pred, target, mode=self.mode, eps=self.eps, weight=weight, reduction=reduction
+        )

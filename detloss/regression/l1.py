@@ -1,0 +1,69 @@
+"""L1 loss on deltas."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from detloss.kernels import Reduction, box_loss
+from detloss.registry import REGRESSION
+from detloss.regression.base import BoxLoss, Space
+
+
+def l1_loss(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Absolute difference of deltas, summed over the four coordinates of a row.
+
+    ``L = sum_i |d_i|``, ``d = pred - target``. Gradient ``sign(d)``: of the same size however
+    small the error, 0 at ``d = 0``.
+
+    Args:
+        pred: Predicted deltas (..., 4), floating point, any unit.
+        target: True deltas of the same shape.
+        weight: (...,) factor of each row; 0 silences the row's gradient exactly.
+        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
+
+    Returns:
+        Loss >= 0. float16 and bfloat16 are computed in float32.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If the shapes differ or a last axis is not 4.
+
+    Example:
+        >>> import torch
+        >>> l1_loss(torch.tensor([[1.0, 0, 0, -2]]), torch.zeros(1, 4))
+        tensor([3.])
+
+    Reference:
+        The box loss of RetinaNet as published code trains it; Girshick, "Fast R-CNN", ICCV 2015,
+        arXiv:1504.08083, has it as the outer part of smooth L1.
+    """
+    return box_loss(_l1, pred, target, weight=weight, reduction=reduction)
+
+
+def _l1(pred: Tensor, target: Tensor) -> Tensor:
+    return (pred - target).abs().sum(-1)
+
+
+@REGRESSION.register("l1")
+class L1Loss(BoxLoss):
+    """`l1_loss` as a module.
+
+    Args:
+        reduction: "mean", "sum" or "none".
+    """
+
+    space: ClassVar[Space] = "deltas"
+
+    def __init__(self, *, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return l1_loss(pred, target, weight=weight, reduction=reduction)

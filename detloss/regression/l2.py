@@ -1,0 +1,69 @@
+"""L2 loss on deltas."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from detloss.kernels import Reduction, box_loss
+from detloss.registry import REGRESSION
+from detloss.regression.base import BoxLoss, Space
+
+
+def l2_loss(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Squared difference of deltas, summed over the four coordinates of a row.
+
+    ``L = sum_i d_i^2``, ``d = pred - target``. Gradient ``2 d``: without bound, so one outlier can
+    outweigh a batch; that is what `smooth_l1_loss` was made against.
+
+    Args:
+        pred: Predicted deltas (..., 4), floating point, any unit.
+        target: True deltas of the same shape.
+        weight: (...,) factor of each row; 0 silences the row's gradient exactly.
+        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
+
+    Returns:
+        Loss >= 0. float16 and bfloat16 are computed in float32.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If the shapes differ or a last axis is not 4.
+
+    Example:
+        >>> import torch
+        >>> l2_loss(torch.tensor([[1.0, 0, 0, -2]]), torch.zeros(1, 4))
+        tensor([5.])
+
+    Reference:
+        Girshick et al., "Rich feature hierarchies" (R-CNN), CVPR 2014, arXiv:1311.2524, appendix
+        C: boxes by least squares.
+    """
+    return box_loss(_l2, pred, target, weight=weight, reduction=reduction)
+
+
+def _l2(pred: Tensor, target: Tensor) -> Tensor:
+    return (pred - target).square().sum(-1)
+
+
+@REGRESSION.register("l2")
+class L2Loss(BoxLoss):
+    """`l2_loss` as a module.
+
+    Args:
+        reduction: "mean", "sum" or "none".
+    """
+
+    space: ClassVar[Space] = "deltas"
+
+    def __init__(self, *, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return l2_loss(pred, target, weight=weight, reduction=reduction)

@@ -1,0 +1,94 @@
+"""Smooth L1 loss on deltas: quadratic near 0, linear beyond."""
+
+from functools import partial
+from typing import ClassVar
+
+from torch import Tensor
+
+from detloss.kernels import Reduction, box_loss
+from detloss.registry import REGRESSION, NonNegative
+from detloss.regression.base import BoxLoss, Space
+from detloss.regression.l1 import l1_loss
+
+
+def smooth_l1_loss(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    beta: float = 1.0,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Smooth L1 of deltas, summed over the four coordinates of a row.
+
+    ``L = sum_i d_i^2 / (2 beta)`` where ``|d_i| < beta``, else ``|d_i| - beta / 2``. Gradient
+    ``d / beta`` inside and ``sign(d)`` beyond: at most 1 a coordinate.
+
+    Args:
+        pred: Predicted deltas (..., 4), floating point, any unit.
+        target: True deltas of the same shape.
+        beta: Where the quadratic part ends, >= 0, in the unit of the deltas; 0 is exactly
+            `l1_loss`. Code with a "sigma" means ``beta = 1 / sigma^2``: see `beta_from_sigma`.
+        weight: (...,) factor of each row; 0 silences the row's gradient exactly.
+        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
+
+    Returns:
+        Loss >= 0. float16 and bfloat16 are computed in float32.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If the shapes differ, a last axis is not 4 or `beta` is negative.
+
+    Example:
+        >>> import torch
+        >>> smooth_l1_loss(torch.tensor([[1.0, 0, 0, -2]]), torch.zeros(1, 4))
+        tensor([2.])
+
+    Reference:
+        Girshick, "Fast R-CNN", ICCV 2015, arXiv:1504.08083, equation 3 (beta = 1).
+    """
+    if beta < 0:
+        raise ValueError(f"beta must be at least 0, got {beta}")
+    if beta == 0:
+        return l1_loss(pred, target, weight=weight, reduction=reduction)
+    formula = partial(_smooth_l1, beta=beta)
+    return box_loss(formula, pred, target, weight=weight, reduction=reduction)
+
+
+def beta_from_sigma(sigma: float) -> float:
+    """The `beta` of code that states a ``sigma``: ``1 / sigma^2``.
+
+    Example:
+        >>> beta_from_sigma(3.0)  # Faster R-CNN's region proposals
+        0.1111111111111111
+    """
+    if sigma <= 0:
+        raise ValueError(f"sigma must be greater than 0, got {sigma}")
+    return 1 / sigma**2
+
+
+def _smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
+    distance = (pred - target).abs()
+    inner = distance.clamp(max=beta)  # the distance inside the quadratic part, beta beyond
+    return (inner * (distance - inner / 2) / beta).sum(-1)
+
+
+@REGRESSION.register("smooth_l1")
+class SmoothL1Loss(BoxLoss):
+    """`smooth_l1_loss` as a module.
+
+    Args:
+        beta: See `smooth_l1_loss`.
+        reduction: "mean", "sum" or "none".
+    """
+
+    space: ClassVar[Space] = "deltas"
+
+    def __init__(self, *, beta: NonNegative = 1.0, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+        self.beta = beta
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return smooth_l1_loss(pred, target, beta=self.beta, weight=weight, reduction=reduction)
