@@ -1,0 +1,106 @@
+"""Alpha-balanced cross-entropy: sigmoid cross-entropy that weighs "yes" against "no"."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from detloss.classification.base import ClassificationLoss
+from detloss.kernels import Reduction, binary_loss
+from detloss.registry import CLASSIFICATION, Fraction, PerClass
+
+
+def balanced_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: float | Sequence[float] | Tensor | None = 0.75,
+    class_weight: Sequence[float] | Tensor | None = None,
+    ignore_index: int = -1,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Sigmoid cross-entropy with weight alpha on positives and 1 - alpha on negatives.
+
+    ``L = -alpha y ln p - (1 - alpha) (1 - y) ln(1 - p)``, ``p = sigmoid(x)``. Gradient
+    ``(1 - alpha) (1 - y) p - alpha y (1 - p)``.
+
+    Args:
+        logits: Scores (..., C), floating point.
+        target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
+            background, yes to none. Or the share y of "yes" for each class (..., C), in [0, 1].
+        alpha: Weight of the positive term in [0, 1], 1 - alpha of the negative: a float, (C,)
+            values, one per class, or None for 1 and 1. The default is the best of table 1a.
+        class_weight: (C,) factor of each class; a mean still divides by the plain count.
+        ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
+        weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
+        reduction: "none" -> (..., C), "sum", or "mean" over the elements of rows not ignored.
+
+    Returns:
+        Loss >= 0. float16 and bfloat16 are computed in float32.
+
+    Raises:
+        TypeError: If the logits are not floating point, or class indices not integer.
+        ValueError: If shapes do not fit or a scalar alpha is outside [0, 1].
+
+    Note:
+        Class indices are not looked at, since that would stall a GPU: one beyond C counts as
+        background. Debug validation of a criterion names such labels.
+
+    Example:
+        >>> import torch
+        >>> balanced_cross_entropy(torch.zeros(1, 2), torch.tensor([1]), alpha=0.75)
+        tensor([[0.1733, 0.5199]])
+
+    Reference:
+        Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002,
+        equation 3.
+    """
+    return binary_loss(
+        softplus,
+        logits,
+        target,
+        alpha=alpha,
+        class_weight=class_weight,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
+
+
+@CLASSIFICATION.register("balanced_cross_entropy")
+class BalancedCrossEntropy(ClassificationLoss):
+    """`balanced_cross_entropy` as a module.
+
+    Args:
+        alpha: See `balanced_cross_entropy`.
+        class_weight: See `balanced_cross_entropy`.
+        ignore_index: See `balanced_cross_entropy`.
+        reduction: "mean", "sum" or "none".
+    """
+
+    alpha: float | Tensor | None
+
+    def __init__(
+        self,
+        *,
+        alpha: Fraction | PerClass | None = 0.75,
+        class_weight: PerClass | None = None,
+        ignore_index: int = -1,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(class_weight, ignore_index, reduction)
+        self.keep_per_class("alpha", alpha)
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return balanced_cross_entropy(
+            pred,
+            target,
+            alpha=self.alpha,
+            class_weight=self.class_weight,
+            ignore_index=self.ignore_index,
+            weight=weight,
+            reduction=reduction,
+        )

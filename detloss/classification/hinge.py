@@ -1,0 +1,101 @@
+"""Hinge loss: satisfied once the right answer leads by a margin of 1."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from detloss.classification.base import ClassificationLoss
+from detloss.kernels import Reduction, binary_loss
+from detloss.registry import CLASSIFICATION, PerClass
+
+
+def hinge_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_weight: Sequence[float] | Tensor | None = None,
+    ignore_index: int = -1,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Hinge loss of a yes (+1) or no (-1) for each class.
+
+    ``L = max(0, 1 - s x)``, s the label. Gradient ``-s`` while ``s x < 1``, else 0.
+
+    Args:
+        logits: Scores (..., C), floating point, unbounded.
+        target: Class indices (...,): 0..C-1 labels that class +1 and the others -1, C
+            (``num_classes``) is background, -1 for all. Or labels (..., C), -1 or +1 (or between,
+            which weighs the two answers), or booleans.
+        class_weight: (C,) factor of each class; a mean still divides by the plain count.
+        ignore_index: The class index of rows to leave out: loss and gradient exactly 0. It has
+            no meaning for dense labels.
+        weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
+        reduction: "none" -> (..., C), "sum", or "mean" over the elements of rows not ignored.
+
+    Returns:
+        Loss >= 0. float16 and bfloat16 are computed in float32.
+
+    Raises:
+        TypeError: If the logits are not floating point, or class indices not integer.
+        ValueError: If shapes do not fit.
+
+    Note:
+        Labels are not looked at: a dense label 0 means undecided, it is not a "no".
+
+    Example:
+        >>> import torch
+        >>> hinge_loss(torch.tensor([[0.5, -2.0, 0.5]]), torch.tensor([[1.0, -1.0, -1.0]]))
+        tensor([[0.5000, 0.0000, 1.5000]])
+
+    Reference:
+        Cortes and Vapnik, "Support-Vector Networks", Machine Learning 20, 1995.
+    """
+    if isinstance(target, Tensor) and target.shape == logits.shape and target.dtype != torch.bool:
+        target = (target.to(logits.dtype) + 1) / 2  # -1..+1 -> the share of "yes"
+    return binary_loss(
+        _negative_hinge,
+        logits,
+        target,
+        class_weight=class_weight,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
+
+
+def _negative_hinge(z: Tensor) -> Tensor:
+    return (1 + z).clamp(min=0)
+
+
+@CLASSIFICATION.register("hinge")
+class HingeLoss(ClassificationLoss):
+    """`hinge_loss` as a module.
+
+    Args:
+        class_weight: See `hinge_loss`.
+        ignore_index: See `hinge_loss`.
+        reduction: "mean", "sum" or "none".
+    """
+
+    def __init__(
+        self,
+        *,
+        class_weight: PerClass | None = None,
+        ignore_index: int = -1,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(class_weight, ignore_index, reduction)
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return hinge_loss(
+            pred,
+            target,
+            class_weight=self.class_weight,
+            ignore_index=self.ignore_index,
+            weight=weight,
+            reduction=reduction,
+        )

@@ -1,0 +1,104 @@
+"""Mean squared error on probabilities."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from detloss.classification.base import ClassificationLoss
+from detloss.kernels import Reduction, binary_loss
+from detloss.registry import CLASSIFICATION, PerClass
+
+
+def mean_squared_error(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_weight: Sequence[float] | Tensor | None = None,
+    ignore_index: int = -1,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Squared difference of the probability of each class and its label.
+
+    ``L = (p - y)^2``, ``p = sigmoid(x)``. Gradient ``2 (p - y) p (1 - p)``: it vanishes where the
+    network is surely wrong, unlike that of cross-entropy.
+
+    Args:
+        logits: Scores (..., C), floating point; the sigmoid is taken here.
+        target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
+            background, yes to none. Or the probability y of each class (..., C), in [0, 1].
+        class_weight: (C,) factor of each class; a mean still divides by the plain count.
+        ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
+        weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
+        reduction: "none" -> (..., C), "sum", or "mean" over the elements of rows not ignored.
+
+    Returns:
+        Loss in [0, 1]. float16 and bfloat16 are computed in float32.
+
+    Raises:
+        TypeError: If the logits are not floating point, or class indices not integer.
+        ValueError: If shapes do not fit.
+
+    Note:
+        Class indices are not looked at, since that would stall a GPU: one beyond C counts as
+        background. Debug validation of a criterion names such labels.
+
+    Example:
+        >>> import torch
+        >>> mean_squared_error(torch.zeros(1, 2), torch.tensor([[1.0, 0.7]]))
+        tensor([[0.2500, 0.0400]])
+
+    Reference:
+        Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather
+        Review 78, 1950.
+    """
+    return binary_loss(
+        _negative_squared_error,
+        logits,
+        target,
+        soft=_squared_error,
+        class_weight=class_weight,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
+
+
+def _negative_squared_error(z: Tensor) -> Tensor:
+    return z.sigmoid().square()
+
+
+def _squared_error(x: Tensor, share: Tensor) -> Tensor:
+    return (x.sigmoid() - share).square()
+
+
+@CLASSIFICATION.register("mean_squared_error")
+class MeanSquaredError(ClassificationLoss):
+    """`mean_squared_error` as a module.
+
+    Args:
+        class_weight: See `mean_squared_error`.
+        ignore_index: See `mean_squared_error`.
+        reduction: "mean", "sum" or "none".
+    """
+
+    def __init__(
+        self,
+        *,
+        class_weight: PerClass | None = None,
+        ignore_index: int = -1,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(class_weight, ignore_index, reduction)
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return mean_squared_error(
+            pred,
+            target,
+            class_weight=self.class_weight,
+            ignore_index=self.ignore_index,
+            weight=weight,
+            reduction=reduction,
+        )

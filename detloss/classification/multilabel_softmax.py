@@ -1,0 +1,112 @@
+"""Multi-label softmax cross-entropy: one softmax, several true classes that share it equally."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from detloss.classification.base import ClassificationLoss
+from detloss.classification.softmax_cross_entropy import negative_log_softmax
+from detloss.kernels import Reduction, dense_target, softmax_loss
+from detloss.registry import CLASSIFICATION, PerClass
+
+
+def multilabel_softmax_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_weight: Sequence[float] | Tensor | None = None,
+    background_index: int = -1,
+    ignore_index: int = -1,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Softmax cross-entropy averaged over the M positive classes of a row.
+
+    ``L = -(1 / M) sum_{c positive} ln p_c``, ``p = softmax(x)``. Gradient ``p - y / M``, y the
+    multi-hot labels. With one positive class it is `softmax_cross_entropy`.
+
+    Args:
+        logits: Scores (..., K), floating point; K counts the background's column if there is one.
+        target: Multi-hot labels (..., K) of any dtype; positive numbers other than 1 weigh the
+            classes, and M is their sum. A row without a positive class has loss 0. Or class
+            indices (...,) for one positive class a row, as `softmax_cross_entropy` takes them.
+        class_weight: (K,) factor of each column; with class indices a mean divides by the sum of
+            the factors of its rows.
+        background_index: The background's column, where the logits have one: -1 the last, 0 the
+            first.
+        ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
+        weight: (...,) factor of each row; 0 silences the row's gradient exactly.
+        reduction: "none" -> (...,), "sum", or "mean" over the rows not ignored.
+
+    Returns:
+        Loss >= 0; its smallest value is ln M. float16 and bfloat16 are computed in float32.
+
+    Raises:
+        TypeError: If the logits are not floating point, or class indices not integer.
+        ValueError: If shapes do not fit.
+
+    Note:
+        Class indices are not looked at, since that would stall a GPU: one beyond K - 1 is an
+        indexing error. Debug validation of a criterion names such labels.
+
+    Example:
+        >>> import torch
+        >>> multilabel_softmax_cross_entropy(torch.zeros(1, 4), torch.tensor([[1, 0, 1, 0]]))
+        tensor([1.3863])
+
+    Reference:
+        Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining", ECCV 2018,
+        arXiv:1805.00932, section 2.2.
+    """
+    if isinstance(target, Tensor) and target.shape == logits.shape:
+        target = dense_target(logits, target)
+        target = target / target.sum(-1, keepdim=True).clamp(min=1e-12)
+    return softmax_loss(
+        negative_log_softmax,
+        logits,
+        target,
+        class_weight=class_weight,
+        background_index=background_index,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
+
+
+@CLASSIFICATION.register("multilabel_softmax_cross_entropy")
+class MultilabelSoftmaxCrossEntropy(ClassificationLoss):
+    """`multilabel_softmax_cross_entropy` as a module.
+
+    Args:
+        class_weight: See `multilabel_softmax_cross_entropy`.
+        background_index: See `multilabel_softmax_cross_entropy`.
+        ignore_index: See `multilabel_softmax_cross_entropy`.
+        reduction: "mean", "sum" or "none".
+    """
+
+    background_columns: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        *,
+        class_weight: PerClass | None = None,
+        background_index: int = -1,
+        ignore_index: int = -1,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(class_weight, ignore_index, reduction)
+        self.background_index = background_index
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return multilabel_softmax_cross_entropy(
+            pred,
+            target,
+            class_weight=self.class_weight,
+            background_index=self.background_index,
+            ignore_index=self.ignore_index,
+            weight=weight,
+            reduction=reduction,
+        )

@@ -1,0 +1,96 @@
+"""Sigmoid (binary, multi-label) cross-entropy."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from detloss.classification.base import ClassificationLoss
+from detloss.kernels import Reduction, binary_loss
+from detloss.registry import CLASSIFICATION, PerClass
+
+
+def sigmoid_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_weight: Sequence[float] | Tensor | None = None,
+    ignore_index: int = -1,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Cross-entropy of an independent yes or no for each class.
+
+    ``L = -y ln p - (1 - y) ln(1 - p)``, ``p = sigmoid(x)``, computed as softplus of the logit, so
+    exact for any finite logit. Gradient ``p - y``.
+
+    Args:
+        logits: Scores (..., C), floating point.
+        target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
+            background, yes to none. Or the share y of "yes" for each class (..., C), in [0, 1]:
+            multi-hot, soft or smoothed labels, of any dtype.
+        class_weight: (C,) factor of each class; a mean still divides by the plain count.
+        ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
+        weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
+        reduction: "none" -> (..., C), "sum", or "mean" over the elements of rows not ignored.
+
+    Returns:
+        Loss >= 0; ln 2 at logit 0. float16 and bfloat16 are computed in float32.
+
+    Raises:
+        TypeError: If the logits are not floating point, or class indices not integer.
+        ValueError: If shapes do not fit.
+
+    Note:
+        Class indices are not looked at, since that would stall a GPU: one beyond C counts as
+        background. Debug validation of a criterion names such labels.
+
+    Example:
+        >>> import torch
+        >>> sigmoid_cross_entropy(torch.tensor([[0.0, 2.0]]), torch.tensor([1]))
+        tensor([[0.6931, 0.1269]])
+
+    Reference:
+        Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.90.
+    """
+    return binary_loss(
+        softplus,
+        logits,
+        target,
+        class_weight=class_weight,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
+
+
+@CLASSIFICATION.register("sigmoid_cross_entropy")
+class SigmoidCrossEntropy(ClassificationLoss):
+    """`sigmoid_cross_entropy` as a module.
+
+    Args:
+        class_weight: See `sigmoid_cross_entropy`.
+        ignore_index: See `sigmoid_cross_entropy`.
+        reduction: "mean", "sum" or "none".
+    """
+
+    def __init__(
+        self,
+        *,
+        class_weight: PerClass | None = None,
+        ignore_index: int = -1,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(class_weight, ignore_index, reduction)
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return sigmoid_cross_entropy(
+            pred,
+            target,
+            class_weight=self.class_weight,
+            ignore_index=self.ignore_index,
+            weight=weight,
+            reduction=reduction,
+        )

@@ -1,0 +1,155 @@
+"""Softmax focal loss: focal loss over classes that exclude each other."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from detloss.classification.base import ClassificationLoss
+from detloss.kernels import Reduction, softmax_loss
+from detloss.registry import CLASSIFICATION, NonNegative, PerClass
+
+
+def softmax_focal_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: Sequence[float] | Tensor | None = None,
+    gamma: float = 2.0,
+    class_weight: Sequence[float] | Tensor | None = None,
+    background_index: int = -1,
+    ignore_index: int = -1,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Focal loss of a softmax over the columns.
+
+    ``L = -sum_c alpha_c q_c (1 - p_c)^gamma ln p_c``, ``p = softmax(x)``, q the one-hot or given
+    probabilities. For a true class t the gradient is ``alpha_t (1 - p_t)^gamma (1 - gamma p_t
+    ln(p_t) / (1 - p_t)) (p - onehot)``. At gamma 0 it is `softmax_cross_entropy`.
+
+    Args:
+        logits: Scores (..., K), floating point; K counts the background's column if there is one.
+        target: Class indices (...,), 0..K-2 the foreground classes in order and K-1 the
+            background; with `background_index` -1 that is simply the column. Or probabilities
+            (..., K), one for each column.
+        alpha: (K,) weights, one a column, or None. A scalar would only scale the loss, so it is
+            refused; the weight of positives against negatives is `sigmoid_focal_loss`'s.
+        gamma: How fast a known example fades, >= 0.
+        class_weight: (K,) factor of each column; with class indices a mean divides by the sum of
+            the factors of its rows, which it does not by those of alpha.
+        background_index: The background's column, where the logits have one: -1 the last, 0 the
+            first.
+        ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
+        weight: (...,) factor of each row; 0 silences the row's gradient exactly.
+        reduction: "none" -> (...,), "sum", or "mean" over the rows not ignored.
+
+    Returns:
+        Loss >= 0, finite with a finite gradient for every gamma and finite logit. float16 and
+        bfloat16 are computed in float32.
+
+    Raises:
+        TypeError: If the logits are not floating point, class indices not integer or alpha is a
+            scalar.
+        ValueError: If shapes do not fit or gamma is negative.
+
+    Note:
+        Class indices are not looked at, since that would stall a GPU: one beyond K - 1 is an
+        indexing error. Debug validation of a criterion names such labels.
+
+    Example:
+        ``p = 1/4`` each: ``(3/4)^2 ln 4``.
+
+        >>> import torch
+        >>> softmax_focal_loss(torch.zeros(1, 4), torch.tensor([3]))
+        tensor([0.7798])
+
+    Reference:
+        Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002,
+        equation 4; its section 3 notes the extension to several classes.
+    """
+    if gamma < 0:
+        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    if isinstance(alpha, int | float) or (isinstance(alpha, Tensor) and alpha.ndim == 0):
+        raise TypeError(
+            f"alpha must be (K,) values, one per column, or None, got {alpha}: "
+            "with softmax a scalar only scales the loss"
+        )
+    return softmax_loss(
+        partial(_focal_terms, gamma=gamma),
+        logits,
+        target,
+        alpha=alpha,
+        class_weight=class_weight,
+        background_index=background_index,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
+
+
+def _focal_terms(x: Tensor, gamma: float) -> Tensor:
+    """``(1 - p)^gamma * -ln p`` of each column; the power as an exponential of ``ln(1 - p)``."""
+    log_p = x.log_softmax(-1)
+    return -(gamma * _log_rest(x, log_p)).exp() * log_p
+
+
+def _log_rest(x: Tensor, log_p: Tensor) -> Tensor:
+    """``ln(1 - p)`` of each column, exact and with a finite gradient even where p rounds to 1.
+
+    Only the largest column can come near 1: there the probability of the others is added up.
+    """
+    largest = torch.arange(x.shape[-1], device=x.device) == x.argmax(-1, keepdim=True)
+    others = x.masked_fill(largest, torch.finfo(x.dtype).min / 2).logsumexp(-1, keepdim=True)
+    rest_of_largest = others - x.logsumexp(-1, keepdim=True)
+    rest_of_smaller = torch.log1p(-log_p.masked_fill(largest, -1.0).exp())
+    return torch.where(largest, rest_of_largest, rest_of_smaller)
+
+
+@CLASSIFICATION.register("softmax_focal")
+class SoftmaxFocalLoss(ClassificationLoss):
+    """`softmax_focal_loss` as a module.
+
+    Args:
+        alpha: See `softmax_focal_loss`.
+        gamma: See `softmax_focal_loss`.
+        class_weight: See `softmax_focal_loss`.
+        background_index: See `softmax_focal_loss`.
+        ignore_index: See `softmax_focal_loss`.
+        reduction: "mean", "sum" or "none".
+    """
+
+    background_columns: ClassVar[int] = 1
+    alpha: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        alpha: PerClass | None = None,
+        gamma: NonNegative = 2.0,
+        class_weight: PerClass | None = None,
+        background_index: int = -1,
+        ignore_index: int = -1,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(class_weight, ignore_index, reduction)
+        self.keep_per_class("alpha", alpha)
+        self.gamma = gamma
+        self.background_index = background_index
+
+    def compute(
+        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        return softmax_focal_loss(
+            pred,
+            target,
+            alpha=self.alpha,
+            gamma=self.gamma,
+            class_weight=self.class_weight,
+            background_index=self.background_index,
+            ignore_index=self.ignore_index,
+            weight=weight,
+            reduction=reduction,
+        )
