@@ -1,0 +1,110 @@
+"""The delta coder of R-CNN: shift of the centre, logarithm of the scale."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from annotated_types import Len
+from torch import Tensor
+
+from detloss.boxes.checking import check_boxes, check_same_shape, widen
+from detloss.coders.base import Coder
+from detloss.registry import CODERS, Positive
+
+MAX_LOG_SCALE = math.log(1000 / 16)
+"""The largest decoded ``dw`` or ``dh``: a 16-pixel anchor, the smallest stride of the first region
+proposal networks, grown to a side of 1000 pixels, the largest side of their images. Without a bound
+one wild prediction overflows ``exp``; without a bound below nothing does, ``exp`` goes to 0."""
+
+
+@CODERS.register("delta")
+class DeltaCoder(Coder):
+    """Boxes as deltas (x, y, w, h) from anchors.
+
+    ``dx = wx (x - xa) / wa``, ``dy = wy (y - ya) / ha``, ``dw = ww ln(w / wa)``, ``dh = wh ln(h /
+    ha)``: (x, y) is the centre, (w, h) the size, subscript a the anchor's. `decode` is the inverse,
+    with ``dw / ww`` and ``dh / wh`` cut at ``ln(1000 / 16)``.
+
+    Args:
+        weights: (wx, wy, ww, wh), each > 0: how much an error in x, y, w, h counts. (10, 10, 5,
+            5) is what other code calls stds (.1, .1, .2, .2).
+        min_size: Floor of a side under the division and the logarithm, in the unit of the boxes:
+            a zero-area box has finite deltas.
+
+    Example:
+        >>> anchors, boxes = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[1.0, 0, 11, 20]])
+        >>> coder = DeltaCoder()
+        >>> coder.encode(boxes, anchors)
+        tensor([[0.1000, 0.5000, 0.0000, 0.6931]])
+        >>> coder.decode(coder.encode(boxes, anchors), anchors)
+        tensor([[ 1.,  0., 11., 20.]])
+
+    Reference:
+        Girshick et al., "Rich feature hierarchies" (R-CNN), CVPR 2014, arXiv:1311.2524, appendix
+        C; Ren et al., "Faster R-CNN", NeurIPS 2015, arXiv:1506.01497, equation 2.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: Annotated[Sequence[Positive], Len(4, 4)] = (1.0, 1.0, 1.0, 1.0),
+        min_size: Positive = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.weights = tuple(float(w) for w in weights)
+        self.min_size = min_size
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """Deltas that turn `anchors` into `boxes`.
+
+        Args:
+            boxes: (..., 4) as (x1, y1, x2, y2), floating point.
+            anchors: Boxes of the same shape and unit.
+
+        Returns:
+            Deltas (..., 4), without a unit; float16 and bfloat16 are computed in float32.
+
+        Raises:
+            TypeError: If boxes are not floating point.
+            ValueError: If the shapes differ or the last axis is not 4.
+        """
+        check_boxes("boxes", boxes)
+        check_boxes("anchors", anchors)
+        check_same_shape("boxes", boxes, "anchors", anchors)
+        centre, size = self._centre_and_size(boxes)
+        anchor_centre, anchor_size = self._centre_and_size(anchors)
+        shift = (centre - anchor_centre) / anchor_size
+        deltas = torch.cat([shift, (size / anchor_size).log()], dim=-1)
+        return deltas * deltas.new_tensor(self.weights)
+
+    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
+        """Boxes that `deltas` make of `anchors`; the inverse of `encode`, never inverted.
+
+        Args:
+            deltas: (..., 4), floating point.
+            anchors: Boxes of the same shape as (x1, y1, x2, y2).
+
+        Returns:
+            Boxes (..., 4), in the unit of the anchors; float16 and bfloat16 are computed in
+            float32.
+
+        Raises:
+            TypeError: If a tensor is not floating point.
+            ValueError: If the shapes differ or the last axis is not 4.
+        """
+        check_boxes("deltas", deltas)
+        check_boxes("anchors", anchors)
+        check_same_shape("deltas", deltas, "anchors", anchors)
+        anchor_centre, anchor_size = self._centre_and_size(anchors)
+        deltas = widen(deltas)
+        deltas = deltas / deltas.new_tensor(self.weights)
+        centre = anchor_centre + deltas[..., :2] * anchor_size
+        half = anchor_size * deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp() / 2
+        return torch.cat([centre - half, centre + half], dim=-1)
+
+    def _centre_and_size(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        boxes = widen(boxes)
+        top_left, bottom_right = boxes[..., :2], boxes[..., 2:]
+        size = (bottom_right - top_left).clamp(min=self.min_size)
+        return (top_left + bottom_right) / 2, size

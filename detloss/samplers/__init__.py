@@ -1,0 +1,8 @@
+"""Samplers: which matched anchors count."""
+
+from detloss.samplers.all import AllSampler
+from detloss.samplers.base import Sampler
+from detloss.samplers.hard_negative import HardNegativeSampler
+from detloss.samplers.random_balanced import RandomBalancedSampler
+
+__all__ = ["AllSampler", "HardNegativeSampler", "RandomBalancedSampler", "Sampler"]

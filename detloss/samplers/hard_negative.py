@@ -1,0 +1,61 @@
+"""Hard negative mining: all positives, and the negatives that are answered worst."""
+
+from dataclasses import replace
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from detloss.matchers import Matches
+from detloss.registry import SAMPLERS, NonNegative
+from detloss.samplers.base import Sampler, keep_smallest
+
+
+@SAMPLERS.register("hard_negative")
+class HardNegativeSampler(Sampler):
+    """Keeps `ratio` negatives for each positive of an image, those of the largest loss.
+
+    An image without positives keeps `min_negatives` negatives: with the default 0 it teaches
+    nothing, as in SSD; set it to learn from empty images too. Equal losses keep the first.
+
+    Args:
+        ratio: Negatives for each positive, >= 0; the product is rounded down.
+        min_negatives: Negatives kept at least in every image that has them, >= 0.
+
+    Example:
+        >>> positive = torch.tensor([True, False, False, False])
+        >>> matches = Matches(torch.zeros(4, dtype=torch.long), positive, torch.zeros(4).bool())
+        >>> HardNegativeSampler(ratio=2)(matches, torch.tensor([9.0, 1.0, 3.0, 2.0])).negative
+        tensor([False, False,  True,  True])
+
+    Reference:
+        Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016, arXiv:1512.02325, section
+        2.2: at most 3:1.
+    """
+
+    needs_class_loss: ClassVar[bool] = True
+
+    def __init__(
+        self, *, ratio: NonNegative = 3.0, min_negatives: Annotated[int, Ge(0)] = 0
+    ) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.min_negatives = min_negatives
+
+    @torch.no_grad()
+    def forward(self, matches: Matches, class_loss: Tensor | None = None) -> Matches:
+        """The matches with the easy negatives ignored; see `Sampler.forward`.
+
+        Raises:
+            ValueError: If the loss is missing or has another shape than (A,).
+        """
+        if class_loss is None or class_loss.shape != matches.positive.shape:
+            got = None if class_loss is None else tuple(class_loss.shape)
+            raise ValueError(
+                f"class_loss must have shape {tuple(matches.positive.shape)}, got {got}"
+            )
+        count = (matches.positive.sum() * self.ratio).long().clamp(min=self.min_negatives)
+        negative = matches.negative
+        kept = keep_smallest(negative, -class_loss, count)
+        return replace(matches, ignored=matches.ignored | (negative & ~kept))
