@@ -1,0 +1,22 @@
+"""detloss: the loss side of an object detector, chosen by a config.
+
+    criterion = detloss.load_config("configs/retinanet.yaml")
+    output = criterion(predictions, targets, anchors=anchors)
+    output.total.backward()
+
+The functions and modules live in their rooms: `detloss.classification`, `detloss.regression`,
+`detloss.boxes`, `detloss.coders`, `detloss.matchers`, `detloss.samplers`, `detloss.normalizers`.
+"""
+
+from detloss.config import build, build_part, load_config
+from detloss.detector import DetectorLoss, DetectorOutput
+from detloss.registry import ConfigError
+
+__all__ = [
+    "ConfigError",
+    "DetectorLoss",
+    "DetectorOutput",
+    "build",
+    "build_part",
+    "load_config",
+]
