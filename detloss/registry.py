@@ -195,10 +195,16 @@ def _value_mistake(cls: type[Part], name: str, value: Any) -> Exception | None:
 
 def _expected(detail: "ErrorDetails") -> str:
     """What one branch of an annotation would have accepted."""
+    if detail["type"] == "too_short":
+        return f"at least {detail['ctx']['min_length']} values"
+    if detail["type"] == "too_long":
+        return f"at most {detail['ctx']['max_length']} values"
     phrase = detail["msg"].removeprefix("Input should be ")
     if phrase.startswith(("greater", "less")):
         return f"a value {phrase}"
-    return "a tensor" if detail["type"] == "is_instance_of" else phrase
+    return {"an instance of Tensor": "a tensor", "an instance of Sequence": "a list"}.get(
+        phrase, phrase
+    )
 
 
 def _checked(cls: type[Part]) -> Callable[..., None]:

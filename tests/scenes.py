@@ -1,0 +1,45 @@
+"""A small batch for the detector head: anchors, predictions and targets."""
+
+import torch
+from torch import Tensor
+
+CLASSES = 3
+SIZE = 64.0
+
+
+def grid_anchors(step: float = 8.0, side: float = 16.0) -> Tensor:
+    """(64, 4) square anchors on a grid over a 64 x 64 image."""
+    centre = torch.arange(step / 2, SIZE, step)
+    y, x = torch.meshgrid(centre, centre, indexing="ij")
+    centre = torch.stack([x, y], dim=-1).reshape(-1, 2)
+    return torch.cat([centre - side / 2, centre + side / 2], dim=-1)
+
+
+def random_predictions(
+    batch: int, anchors: int, *, classes: int = CLASSES, seed: int = 0
+) -> dict[str, Tensor]:
+    """Head outputs that require a gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "class_logits": torch.randn(batch, anchors, classes, generator=generator).requires_grad_(),
+        "box_regression": (
+            torch.randn(batch, anchors, 4, generator=generator) / 4
+        ).requires_grad_(),
+    }
+
+
+def random_targets(counts: list[int], *, seed: int = 0) -> list[dict[str, Tensor]]:
+    """One target an image with that many objects, each at least 8 wide and overlapping anchors."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = []
+    for count in counts:
+        corner = torch.rand(count, 2, generator=generator) * (SIZE - 28)
+        size = torch.rand(count, 2, generator=generator) * 20 + 8
+        labels = torch.randint(0, CLASSES, (count,), generator=generator)
+        targets.append({"boxes": torch.cat([corner, corner + size], dim=-1), "labels": labels})
+    return targets
+
+
+def gradients(total: Tensor, predictions: dict[str, Tensor]) -> list[Tensor]:
+    """The gradient of `total` for each prediction."""
+    return list(torch.autograd.grad(total, list(predictions.values()), retain_graph=True))

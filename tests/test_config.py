@@ -1,0 +1,237 @@
+"""Configs: what builds, and what each mistake says."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from scenes import grid_anchors, random_predictions, random_targets
+
+import detloss
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+GOOD = {
+    "matcher": {"type": "max_iou", "positive": 0.5, "negative": 0.4, "low_quality": True},
+    "coder": {"type": "delta", "weights": [1, 1, 1, 1]},
+    "classification": {"type": "sigmoid_focal", "alpha": 0.25, "gamma": 2.0, "weight": 1.0},
+    "box": {"type": "ciou", "weight": 2.0},
+    "normalizer": {"type": "positives"},
+}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_builds_trains_and_round_trips(path):
+    criterion = detloss.load_config(path)
+    again = detloss.build(yaml.safe_load(yaml.safe_dump(criterion.config())))
+    assert again.config() == criterion.config()
+    predictions, anchors = random_predictions(2, 64), grid_anchors()
+    outputs = [c(predictions, random_targets([2, 0]), anchors=anchors) for c in (criterion, again)]
+    assert torch.equal(outputs[0].total, outputs[1].total)
+    outputs[0].total.backward()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_cites_its_source(path):
+    text = path.read_text()
+    assert "arXiv:" in text
+    for line in text.splitlines():
+        if ": {type:" in line:
+            before = text[: text.index(line)].rstrip().splitlines()[-1]
+            assert before.startswith("#"), f"{line!r} has no comment above it"
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
+def test_the_variants_of_retinanet_differ_in_one_word(kind):
+    base, variant = (
+        yaml.safe_load((CONFIGS[0].parent / f"{name}.yaml").read_text())
+        for name in ("retinanet", f"retinanet_{kind}")
+    )
+    assert variant["box"].pop("type") == kind
+    assert base["box"].pop("type") == "l1"
+    assert variant == base
+
+
+def test_the_contract_config_resolves():
+    criterion = detloss.build(GOOD)
+    resolved = criterion.config()
+    assert resolved["box"] == {"type": "ciou", "eps": 1e-7, "weight": 2.0}
+    assert resolved["sampler"] == {"type": "all"}
+    assert resolved["coder"]["weights"] == [1.0, 1.0, 1.0, 1.0]
+
+
+def test_per_class_values_survive_the_round_trip_as_written():
+    config = GOOD | {"classification": {"type": "sigmoid_focal", "alpha": [0.1, 0.7]}}
+    assert detloss.build(config).config()["classification"]["alpha"] == [0.1, 0.7]
+
+
+def changed(section, **options):
+    return GOOD | {section: {**GOOD.get(section, {}), **options}}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            changed("box", type="cuoi"),
+            "config: box.type: unknown box loss 'cuoi', accepted: ciou, diou, giou, iou, l1, l2, "
+            "smooth_l1; did you mean 'ciou'?",
+        ),
+        (
+            GOOD | {"bocks": {"type": "ciou"}},
+            "config: bocks: unknown key, accepted: matcher, coder, sampler, classification, box, "
+            "normalizer; did you mean 'box'?",
+        ),
+        (
+            changed("classification", gama=2.0),
+            "config: classification.gama: unknown option, sigmoid_focal accepts alpha, gamma, "
+            "class_weight, ignore_index, reduction; did you mean 'gamma'?",
+        ),
+        (
+            changed("classification", gamma=-1.0),
+            "config: classification.gamma: expected a value greater than or equal to 0, got -1.0",
+        ),
+        (
+            changed("classification", gamma="2"),
+            "config: classification.gamma: expected a valid number, got '2'",
+        ),
+        (
+            changed("matcher", positive=1.5),
+            "config: matcher.positive: expected a value less than or equal to 1, got 1.5",
+        ),
+        (
+            changed("matcher", positive=0.3),
+            "config: matcher: negative must be at most positive (0.3), got 0.4",
+        ),
+        (
+            changed("matcher", low_quality="yes"),
+            "config: matcher.low_quality: expected a valid boolean, got 'yes'",
+        ),
+        (
+            GOOD | {"box": {"type": "iou", "mode": "lin"}},
+            "config: box.mode: expected 'linear', 'log' or 'square', got 'lin'; "
+            "did you mean 'linear'?",
+        ),
+        (
+            GOOD | {"box": {"weight": 2.0}},
+            "config: box.type: missing, accepted: ciou, diou, giou, iou, l1, l2, smooth_l1",
+        ),
+        (
+            GOOD | {"box": "ciou"},
+            "config: box: expected a mapping such as {type: ciou}, got 'ciou'",
+        ),
+        (
+            GOOD | {"box": None},
+            "config: box: expected a mapping such as {type: ciou}, got None",
+        ),
+        (
+            changed("box", weight=-1),
+            "config: box.weight: expected a finite number >= 0, got -1",
+        ),
+        (
+            changed("box", weight="2"),
+            "config: box.weight: expected a number, got '2'",
+        ),
+        (
+            changed("box", reduction="sum"),
+            "config: box.reduction: in a criterion the normalizer decides what a sum is divided "
+            "by, leave it out",
+        ),
+        (
+            GOOD | {"normalizer": {"type": "constant"}},
+            "config: normalizer.value: missing, constant needs it",
+        ),
+        (
+            {k: v for k, v in GOOD.items() if k != "matcher"},
+            "config: matcher: missing, a criterion needs it",
+        ),
+        (
+            GOOD | {"classification": {"type": "softmax_focal", "alpha": 0.25}},
+            "config: classification.alpha: expected a list or a tensor, got 0.25",
+        ),
+        (
+            changed("coder", weights=[10, 10, 5]),
+            "config: coder.weights: expected at least 4 values, got [10, 10, 5]",
+        ),
+    ],
+    ids=lambda value: value.split(": ", 1)[1][:40] if isinstance(value, str) else None,
+)
+def test_a_mistake_names_key_value_and_cure(config, message):
+    with pytest.raises(detloss.ConfigError) as error:
+        detloss.build(config)
+    assert str(error.value) == message
+
+
+def test_all_mistakes_are_listed():
+    config = changed("box", type="cuoi") | {"matcher": {"type": "max_iou", "positive": 2.0}}
+    with pytest.raises(detloss.ConfigError) as error:
+        detloss.build(config)
+    assert [line.split(": ")[1] for line in str(error.value).splitlines()] == [
+        "matcher.positive",
+        "matcher",
+        "box.type",
+    ][::2]
+
+
+def write(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def test_a_mistake_in_a_file_names_the_file(tmp_path):
+    path = write(
+        tmp_path, "matcher: {type: max_iuo}\nbox: {type: l1}\nclassification: {type: hinge}"
+    )
+    with pytest.raises(detloss.ConfigError) as error:
+        detloss.load_config(path)
+    assert str(error.value) == (
+        f"{path}: matcher.type: unknown matcher 'max_iuo', accepted: max_iou; "
+        "did you mean 'max_iou'?"
+    )
+
+
+def test_1e_7_without_a_point_is_a_number(tmp_path):
+    path = write(
+        tmp_path,
+        """
+        matcher: {type: max_iou}
+        classification: {type: sigmoid_focal}
+        box: {type: ciou, eps: 1e-6}
+        """,
+    )
+    assert detloss.load_config(path).box.eps == 1e-6
+
+
+def test_a_key_given_twice_is_a_mistake(tmp_path):
+    path = write(tmp_path, "box: {type: l1}\nbox: {type: ciou}\n")
+    with pytest.raises(
+        detloss.ConfigError, match=r"mine.yaml.*key 'box' is given twice.*\n.*line 2"
+    ):
+        detloss.load_config(path)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "ciou"])
+def test_a_file_that_is_no_mapping(tmp_path, text):
+    with pytest.raises(detloss.ConfigError, match="mine.yaml: expected a mapping, got"):
+        detloss.load_config(write(tmp_path, text))
+
+
+def test_broken_yaml_names_the_line(tmp_path):
+    with pytest.raises(detloss.ConfigError, match=r"(?s)mine.yaml: not valid YAML: .*line 1"):
+        detloss.load_config(write(tmp_path, "box: {type: l1\n"))
+
+
+def test_a_missing_file():
+    with pytest.raises(FileNotFoundError, match="nowhere.yaml"):
+        detloss.load_config("nowhere.yaml")
+
+
+def test_build_part_names_the_nearest_section():
+    with pytest.raises(detloss.ConfigError, match="got 'match'; did you mean 'matcher'"):
+        detloss.build_part("match", {"type": "max_iou"})
+
+
+def test_build_part_of_the_contract():
+    matcher = detloss.build_part("matcher", {"type": "max_iou", "positive": 0.5, "negative": 0.4})
+    assert (matcher.positive, matcher.negative) == (0.5, 0.4)

@@ -1,0 +1,333 @@
+"""What every registered loss must do. A new loss is tested here without an edit."""
+
+import copy
+import inspect
+import pickle
+
+import pytest
+import torch
+from boxgen import random_boxes
+from torch.autograd import gradcheck
+from torch.testing import assert_close
+
+import detloss
+from detloss.classification import ClassificationLoss
+from detloss.registry import CLASSIFICATION, REGRESSION, SECTIONS, options_of
+from detloss.regression import BoxLoss
+
+DIFFERENTIABLE = [n for n in CLASSIFICATION.names() if CLASSIFICATION[n].differentiable]
+ALL_LOSSES = [("classification", n) for n in CLASSIFICATION.names()] + [
+    ("box", n) for n in REGRESSION.names()
+]
+TRAINABLE = [("classification", n) for n in DIFFERENTIABLE] + [
+    ("box", n) for n in REGRESSION.names()
+]
+CLASSES = 4
+
+
+def build(kind, name, **options):
+    return detloss.build_part(kind, {"type": name, **options})
+
+
+def example(kind, count=5, *, dtype=torch.float64, seed=0):
+    """Predictions that require a gradient, and their targets."""
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "classification":
+        logits = torch.randn(count, CLASSES, generator=generator, dtype=torch.float64) * 2
+        target = torch.arange(count) % CLASSES
+        return logits.to(dtype).requires_grad_(), target
+    pred = random_boxes(count, seed=seed, extent=10.0).to(dtype)
+    target = (random_boxes(count, seed=seed, extent=10.0) + 0.5).to(dtype)
+    return pred.requires_grad_(), target
+
+
+def function_of(loss):
+    """The function of a module: the one public function of its file that ends its docstring."""
+    named = inspect.getmodule(type(loss))
+    reference = type(loss).__doc__.split("`")[1]
+    return getattr(named, reference)
+
+
+@pytest.fixture(params=ALL_LOSSES, ids=lambda p: "-".join(p))
+def each(request):
+    kind, name = request.param
+    return kind, build(kind, name)
+
+
+@pytest.fixture(params=TRAINABLE, ids=lambda p: "-".join(p))
+def trainable(request):
+    kind, name = request.param
+    return kind, build(kind, name)
+
+
+# alpha of CIoU carries no gradient by definition: tests/regression/test_ciou.py freezes it
+@pytest.mark.parametrize(("kind", "name"), [t for t in TRAINABLE if t[1] != "ciou"])
+def test_gradient_is_that_of_the_value(kind, name):
+    loss = build(kind, name)
+    pred, target = example(kind)
+    assert gradcheck(lambda p: loss(p, target), pred)
+    assert gradcheck(lambda p: loss.compute(p, target, weight=None, reduction="none"), pred)
+
+
+def test_every_coordinate_gets_a_gradient(trainable):
+    kind, loss = trainable
+    pred, target = example(kind)
+    loss.compute(pred, target, weight=None, reduction="sum").backward()
+    flat = {"hinge"}  # satisfied rows are flat by definition
+    assert loss.type_name in flat or (pred.grad != 0).all()
+
+
+def test_nothing_gives_zero_and_a_gradient(each):
+    kind, loss = each
+    for dtype in (torch.float64, torch.float32, torch.float16):
+        pred, target = example(kind, 0, dtype=dtype)
+        value = loss(pred, target)
+        assert value == 0
+        assert value.shape == ()
+        if getattr(loss, "differentiable", True):
+            value.backward()
+            assert pred.grad.shape == pred.shape
+
+
+def test_reductions_agree(each):
+    kind, loss = each
+    pred, target = example(kind)
+    rows = loss.compute(pred, target, weight=None, reduction="none")
+    assert rows.shape in (pred.shape, pred.shape[:-1])
+    assert_close(loss.compute(pred, target, weight=None, reduction="sum"), rows.sum())
+    assert_close(loss.compute(pred, target, weight=None, reduction="mean"), rows.mean())
+
+
+def test_leading_axes_are_rows(each):
+    kind, loss = each
+    pred, target = example(kind, 6)
+    folded = target.unflatten(0, (2, 3))
+    rows = loss.compute(pred, target, weight=None, reduction="none")
+    assert_close(
+        loss.compute(pred.unflatten(0, (2, 3)), folded, weight=None, reduction="none"),
+        rows.unflatten(0, (2, 3)),
+    )
+
+
+def test_normalizer_replaces_the_count(each):
+    kind, loss = each
+    pred, target = example(kind)
+    total = loss.compute(pred, target, weight=None, reduction="sum")
+    assert_close(loss(pred, target, normalizer=8), total / 8)
+    assert_close(loss(pred, target, None, torch.tensor(8.0)), total / 8)
+
+
+def test_normalizer_needs_a_mean(each):
+    kind, loss = each
+    summed = build(kind, loss.type_name, reduction="sum")
+    with pytest.raises(ValueError, match="reduction='mean', got 'sum'"):
+        summed(*example(kind), normalizer=8)
+
+
+def test_weight_two_equals_the_row_twice(each):
+    kind, loss = each
+    pred, target = example(kind, 3)
+    weight = torch.tensor([1.0, 2.0, 1.0])
+    twice = torch.tensor([0, 1, 1, 2])
+    assert_close(
+        loss.compute(pred, target, weight=weight, reduction="sum"),
+        loss.compute(pred[twice], target[twice], weight=None, reduction="sum"),
+    )
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_weight_zero_silences_whatever_the_row_holds(trainable, poison):
+    kind, loss = trainable
+    pred, target = example(kind, 3)
+    clean = loss.compute(pred[[0, 2]], target[[0, 2]], weight=None, reduction="sum")
+    with torch.no_grad():
+        pred[1] = poison
+        if kind == "box":
+            target[1] = poison
+    weight = torch.tensor([1.0, 0.0, 1.0])
+    rows = loss.compute(pred, target, weight=weight, reduction="none")
+    assert (rows[1] == 0).all()
+    value = loss.compute(pred, target, weight=weight, reduction="sum")
+    value.backward()
+    assert_close(value, clean)
+    assert (pred.grad[1] == 0).all()
+    assert pred.grad[[0, 2]].isfinite().all()
+
+
+def test_a_nan_prediction_gives_a_nan_loss(trainable):
+    kind, loss = trainable
+    pred, target = example(kind, 3)
+    with torch.no_grad():
+        pred[1, 0] = float("nan")
+    assert loss(pred, target).isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(each, dtype):
+    kind, loss = each
+    pred, target = example(kind, dtype=dtype)
+    wide = pred.detach().float().requires_grad_()
+    value = loss(pred, target)
+    expected = loss(wide, target.float() if kind == "box" else target)
+    assert value.dtype == torch.float32
+    assert_close(value, expected)
+    if value.requires_grad:
+        value.backward()
+        expected.backward()
+        assert pred.grad.dtype == dtype
+        assert_close(pred.grad, wide.grad.to(dtype))
+
+
+def test_the_module_is_its_function(each):
+    kind, loss = each
+    pred, target = example(kind)
+    assert_close(
+        loss.compute(pred, target, weight=None, reduction="none"), function_of(loss)(pred, target)
+    )
+
+
+def test_data_is_positional_and_the_rest_by_keyword(each):
+    _, loss = each
+    kinds = [p.kind for p in inspect.signature(function_of(loss)).parameters.values()]
+    assert kinds[:2] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 2
+    assert set(kinds[2:]) == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_docstring_says_what_a_user_needs(each):
+    _, loss = each
+    doc = function_of(loss).__doc__
+    for section in ("Args:", "Returns:", "Raises:", "Example:", "Reference:", "``"):
+        assert section in doc
+
+
+def test_refuses_to_broadcast(each):
+    kind, loss = each
+    pred, target = example(kind, 3)
+    with pytest.raises(ValueError, match="shape"):
+        loss(pred, target[:1])
+
+
+def test_refuses_integer_predictions(each):
+    kind, loss = each
+    pred, target = example(kind)
+    with pytest.raises(TypeError, match=r"must be floating point, got torch.int64"):
+        loss(pred.detach().long(), target)
+
+
+def test_refuses_a_weight_of_another_shape(each):
+    kind, loss = each
+    with pytest.raises(ValueError, match=r"weight must have shape \(5,\).*, got \(4,\)"):
+        loss(*example(kind), torch.ones(4))
+
+
+def test_refuses_an_unknown_reduction(each):
+    kind, loss = each
+    with pytest.raises(ValueError, match="reduction must be one of none, sum, mean, got 'avg'"):
+        loss.compute(*example(kind), weight=None, reduction="avg")
+
+
+def test_survives_pickle_and_deepcopy(each):
+    kind, loss = each
+    pred, target = example(kind)
+    for copied in (pickle.loads(pickle.dumps(loss)), copy.deepcopy(loss)):
+        assert copied.config() == loss.config()
+        assert_close(copied(pred, target), loss(pred, target))
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION.names())
+class TestEveryClassificationLoss:
+    def test_ignored_rows_count_nothing(self, name):
+        loss = build("classification", name)
+        logits, target = example("classification", 4)
+        expected = loss(logits[[0, 2]], target[[0, 2]])
+        target = target.clone()
+        target[[1, 3]] = -1
+        assert_close(loss(logits, target), expected)
+        if loss.differentiable:
+            loss(logits, target).backward()
+            assert (logits.grad[[1, 3]] == 0).all()
+
+    def test_everything_ignored_is_zero(self, name):
+        logits, _ = example("classification", 4)
+        assert build("classification", name)(logits, torch.full((4,), -1)) == 0
+
+    def test_another_ignore_index(self, name):
+        logits, target = example("classification", 4)
+        target = target.clone()
+        marked = target.clone()
+        target[1], marked[1] = -1, -100
+        assert_close(
+            build("classification", name, ignore_index=-100)(logits, marked),
+            build("classification", name)(logits, target),
+        )
+
+    def test_class_weight_scales_the_class(self, name):
+        logits, _ = example("classification", 4)
+        target = torch.full((4,), 2)
+        plain = build("classification", name)
+        weighted = build("classification", name, class_weight=[1.0, 1.0, 3.0, 1.0])
+        one, other = (
+            loss.compute(logits, target, weight=None, reduction="none")
+            for loss in (plain, weighted)
+        )
+        one, other = (rows[:, 2] if rows.ndim == 2 else rows for rows in (one, other))
+        assert_close(other, 3 * one)
+
+    def test_class_weight_of_the_wrong_length(self, name):
+        loss = build("classification", name, class_weight=[1.0, 2.0])
+        with pytest.raises(ValueError, match=r"class_weight must have shape \(4,\).*got \(2,\)"):
+            loss(*example("classification"))
+
+    def test_floating_point_indices_are_refused(self, name):
+        logits, target = example("classification")
+        with pytest.raises(TypeError, match="class indices in target must be integers"):
+            build("classification", name)(logits, target.double())
+
+    def test_a_wrong_target_shape_names_both_accepted_ones(self, name):
+        logits, _ = example("classification")
+        with pytest.raises(ValueError, match=r"\(5,\) \(class indices\) or \(5, 4\).*got \(5, 3\)"):
+            build("classification", name)(logits, torch.zeros(5, 3))
+
+    def test_is_a_classification_loss(self, name):
+        assert isinstance(build("classification", name), ClassificationLoss)
+
+
+@pytest.mark.parametrize("name", REGRESSION.names())
+class TestEveryBoxLoss:
+    def test_identical_boxes_cost_nothing(self, name):
+        boxes = random_boxes(20)
+        loss = build("box", name).compute(boxes, boxes, weight=None, reduction="none")
+        assert_close(loss, torch.zeros_like(loss))
+
+    def test_states_its_space(self, name):
+        loss = build("box", name)
+        assert isinstance(loss, BoxLoss)
+        assert loss.space in ("boxes", "deltas")
+
+    def test_wrong_last_axis(self, name):
+        with pytest.raises(ValueError, match=r"pred must have shape \(..., 4\), got \(2, 5\)"):
+            build("box", name)(torch.zeros(2, 5), torch.zeros(2, 5))
+
+    def test_differing_shapes(self, name):
+        with pytest.raises(ValueError, match=r"same shape, got \(2, 4\) and \(1, 4\)"):
+            build("box", name)(torch.zeros(2, 4), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(s, n) for s, r in SECTIONS.items() for n in r.names()]
+)
+def test_every_part_resolves_to_a_config_that_builds_it_again(section, name):
+    required = {"constant": {"value": 7.0}}.get(name, {})
+    part = build(section, name, **required)
+    again = detloss.build_part(section, part.config())
+    assert again.config() == part.config()
+    assert set(part.config()) == {"type", *options_of(type(part))}
+    assert str(again) == str(part)
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(s, n) for s, r in SECTIONS.items() for n in r.names()]
+)
+def test_every_part_names_its_options_when_one_is_unknown(section, name):
+    with pytest.raises(detloss.ConfigError, match=rf"{section}.epsilon: unknown option, {name}"):
+        build(section, name, epsilon=1)

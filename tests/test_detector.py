@@ -1,0 +1,372 @@
+"""DetectorLoss: matching, spaces, normalisation, terms."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from scenes import CLASSES, gradients, grid_anchors, random_predictions, random_targets
+from torch.testing import assert_close
+
+import detloss
+from detloss.registry import CLASSIFICATION, NORMALIZERS, REGRESSION, SAMPLERS
+
+ANCHORS = grid_anchors()
+TRAINABLE = [n for n in CLASSIFICATION.names() if CLASSIFICATION[n].differentiable]
+
+
+def build(**sections):
+    config = {
+        "matcher": {"type": "max_iou"},
+        "classification": {"type": "sigmoid_focal"},
+        "box": {"type": "giou"},
+    }
+    return detloss.build(config | sections)
+
+
+def run(criterion, predictions, targets, **options):
+    return criterion(predictions, targets, anchors=ANCHORS, **options)
+
+
+def worked_scene():
+    """Three anchors: one on the object, one in the ignore band, one far off. Logits are all 0."""
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 22], [40, 40, 50, 50]])
+    predictions = {
+        "class_logits": torch.zeros(1, 3, 2, requires_grad=True),
+        "box_regression": torch.zeros(1, 3, 4, requires_grad=True),
+    }
+    targets = [{"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([1])}]
+    return predictions, targets, anchors
+
+
+def test_terms_worked_by_hand():
+    """IoUs 1, 10/22 and 0: positive, ignored, background. BCE is ln 2 an element, 4 elements."""
+    predictions, targets, anchors = worked_scene()
+    criterion = build(
+        classification={"type": "sigmoid_cross_entropy", "weight": 3.0},
+        box={"type": "l1", "weight": 2.0},
+    )
+    with torch.no_grad():
+        predictions["box_regression"][0, 0] = torch.tensor([0.1, 0.2, -0.3, 0.4])
+    output = criterion(predictions, targets, anchors=anchors)
+    assert_close(output.terms["classification"].item(), 3 * 4 * 0.6931472)
+    assert_close(output.terms["box"].item(), 2.0)  # deltas of an exact anchor are 0: |d| sums to 1
+    assert_close(output.unweighted["box"].item(), 1.0)
+    assert output.total == output.terms["classification"] + output.terms["box"]
+    (match,) = output.matches
+    assert match.positive.tolist() == [True, False, False]
+    assert match.ignored.tolist() == [False, True, False]
+
+
+def test_log_names_every_term_weighted_and_not():
+    predictions, targets, anchors = worked_scene()
+    output = build(box={"type": "l1", "weight": 2.0})(predictions, targets, anchors=anchors)
+    log = output.log()
+    assert list(log) == [
+        "total",
+        "classification",
+        "box",
+        "classification/unweighted",
+        "box/unweighted",
+    ]
+    assert all(isinstance(value, float) for value in log.values())
+
+
+@pytest.mark.parametrize("box", REGRESSION.names())
+@pytest.mark.parametrize("classification", TRAINABLE)
+def test_every_pair_of_losses_trains_by_name_alone(classification, box):
+    criterion = build(classification={"type": classification}, box={"type": box})
+    predictions = random_predictions(2, len(ANCHORS), classes=CLASSES + 1)
+    output = run(criterion, predictions, random_targets([3, 2]))
+    assert output.total.isfinite()
+    for gradient in gradients(output.total, predictions):
+        assert gradient.isfinite().all()
+        assert (gradient != 0).any()
+
+
+@pytest.mark.parametrize("box", REGRESSION.names())
+def test_every_box_loss_fits_the_boxes_in_its_own_space(box):
+    """Gradient descent on the regression alone moves the decoded positives onto the objects."""
+    criterion = build(box={"type": box})
+    targets = random_targets([2], seed=3)
+    logits = torch.zeros(1, len(ANCHORS), CLASSES)
+    regression = torch.zeros(1, len(ANCHORS), 4, requires_grad=True)
+    optimizer = torch.optim.Adam([regression], lr=0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        output = run(criterion, {"class_logits": logits, "box_regression": regression}, targets)
+        output.total.backward()
+        optimizer.step()
+    (match,) = output.matches
+    decoded = criterion.coder.decode(regression[0], ANCHORS)[match.positive]
+    overlap = detloss.boxes.paired_overlap(
+        decoded, targets[0]["boxes"][match.target_index[match.positive]]
+    )
+    assert overlap.min() > 0.9
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [0, 3], [3, 0]])
+@pytest.mark.parametrize("sampler", SAMPLERS.names())
+@pytest.mark.parametrize("normalizer", ["positives", "per_image"])
+def test_images_without_objects_are_ordinary_input(counts, sampler, normalizer):
+    criterion = build(sampler={"type": sampler}, normalizer={"type": normalizer})
+    predictions = random_predictions(2, len(ANCHORS))
+    output = run(criterion, predictions, random_targets(counts))
+    assert list(output.terms) == ["classification", "box"]
+    assert output.total.isfinite()
+    logit_gradient, box_gradient = gradients(output.total, predictions)
+    empty = torch.tensor(counts) == 0
+    assert (box_gradient[empty] == 0).all()
+    if sampler != "hard_negative":  # which takes no negatives without positives
+        assert (logit_gradient[empty] != 0).all(-1).any(-1).all(), "the background is trained"
+    if not any(counts):
+        assert output.terms["box"] == 0
+
+
+def test_ignored_and_unsampled_anchors_get_no_class_gradient():
+    criterion = build(sampler={"type": "hard_negative", "ratio": 1.0})
+    predictions = random_predictions(1, len(ANCHORS))
+    output = run(criterion, predictions, random_targets([3]))
+    gradient, _ = gradients(output.total, predictions)
+    (match,) = output.matches
+    assert match.negative.sum() == match.positive.sum()
+    assert (gradient[0, match.ignored] == 0).all()
+    assert (gradient[0, ~match.ignored] != 0).all()
+
+
+def test_a_crowd_region_teaches_nothing():
+    targets = random_targets([2])
+    targets[0]["ignore"] = torch.tensor([False, True])
+    predictions = random_predictions(1, len(ANCHORS))
+    output = run(build(), predictions, targets)
+    (match,) = output.matches
+    assert (match.target_index[match.positive] == 0).all()
+    inside = detloss.boxes.pairwise_overlap(ANCHORS, targets[0]["boxes"][1:], kind="iof")[:, 0]
+    gradient, _ = gradients(output.total, predictions)
+    assert (gradient[0, (inside >= 0.5) & ~match.positive] == 0).all()
+
+
+def test_hard_negatives_are_those_of_the_largest_loss():
+    criterion = build(
+        classification={"type": "softmax_cross_entropy"},
+        sampler={"type": "hard_negative", "ratio": 2.0},
+    )
+    predictions = random_predictions(1, len(ANCHORS), classes=CLASSES + 1)
+    (match,) = run(criterion, predictions, random_targets([2])).matches
+    background_loss = -predictions["class_logits"][0].log_softmax(-1)[:, -1]
+    (before,) = run(build(), random_predictions(1, len(ANCHORS)), random_targets([2])).matches
+    dropped = before.negative & ~match.negative
+    assert match.negative.sum() == 2 * match.positive.sum()
+    assert background_loss[match.negative].min() >= background_loss[dropped].max()
+
+
+def test_softmax_background_may_be_the_first_column():
+    last = build(classification={"type": "softmax_cross_entropy"})
+    first = build(classification={"type": "softmax_cross_entropy", "background_index": 0})
+    predictions = random_predictions(2, len(ANCHORS), classes=CLASSES + 1)
+    rolled = predictions | {"class_logits": predictions["class_logits"].roll(1, dims=-1)}
+    targets = random_targets([2, 0])
+    assert_close(run(last, predictions, targets).total, run(first, rolled, targets).total)
+
+
+def per_image_sums(predictions, targets):
+    criterion = build(normalizer={"type": "constant", "value": 1.0})
+    sums, positives = [], []
+    for image, target in enumerate(targets):
+        one = {name: values[image : image + 1] for name, values in predictions.items()}
+        output = run(criterion, one, [target])
+        sums.append(output.total)
+        positives.append(int(output.matches[0].positive.sum()))
+    return sums, positives
+
+
+def test_normalizers_divide_what_they_say():
+    predictions, targets = random_predictions(3, len(ANCHORS)), random_targets([4, 0, 1])
+    sums, positives = per_image_sums(predictions, targets)
+    expected = {
+        "positives": sum(sums) / sum(positives),
+        "per_image": sum(s / max(1, p) for s, p in zip(sums, positives, strict=True)) / 3,
+    }
+    for name, value in expected.items():
+        assert_close(run(build(normalizer={"type": name}), predictions, targets).total, value)
+
+
+@pytest.mark.parametrize("name", NORMALIZERS.names())
+def test_a_supplied_number_replaces_the_normalizer_and_micro_batches_add_up(name):
+    options = {"value": 5.0} if name == "constant" else {}
+    criterion = build(normalizer={"type": name, **options})
+    predictions, targets = random_predictions(4, len(ANCHORS)), random_targets([4, 0, 1, 2])
+    whole = run(criterion, predictions, targets, normalizer=17)
+    parts = [
+        run(
+            criterion,
+            {k: v[half] for k, v in predictions.items()},
+            targets[half],
+            normalizer=torch.tensor(17),
+        ).total
+        for half in (slice(0, 1), slice(1, 4))
+    ]
+    assert_close(sum(parts), whole.total)
+    for one, both in zip(
+        gradients(sum(parts), predictions), gradients(whole.total, predictions), strict=True
+    ):
+        assert_close(one, both)
+
+
+def test_duplicating_the_batch_changes_nothing():
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 1])
+    doubled = {name: torch.cat([values, values]) for name, values in predictions.items()}
+    criterion = build()
+    assert_close(
+        run(criterion, doubled, targets * 2).total, run(criterion, predictions, targets).total
+    )
+
+
+def test_train_and_eval_compute_the_same():
+    predictions, targets = random_predictions(1, len(ANCHORS)), random_targets([3])
+    criterion = build()
+    trained = run(criterion.train(), predictions, targets).total
+    with torch.no_grad():
+        evaluated = run(criterion.eval(), predictions, targets).total
+    assert torch.equal(trained, evaluated)
+
+
+def test_anchors_of_each_image():
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 1])
+    shifted = [ANCHORS, ANCHORS + 1]
+    together = build(normalizer={"type": "supplied"})(
+        predictions, targets, anchors=shifted, normalizer=1
+    )
+    apart = [
+        build()(
+            {k: v[i : i + 1] for k, v in predictions.items()},
+            targets[i : i + 1],
+            anchors=shifted[i],
+            normalizer=1,
+        ).total
+        for i in range(2)
+    ]
+    assert_close(together.total, sum(apart))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_predictions(dtype):
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 0])
+    half = {k: v.detach().to(dtype).requires_grad_() for k, v in predictions.items()}
+    wide = {k: v.detach().float().requires_grad_() for k, v in half.items()}
+    output, expected = run(build(), half, targets), run(build(), wide, targets)
+    assert output.total.dtype == torch.float32
+    assert_close(output.total, expected.total)
+    for got, want in zip(
+        gradients(output.total, half), gradients(expected.total, wide), strict=True
+    ):
+        assert got.dtype == dtype
+        assert_close(got, want.to(dtype))
+
+
+def test_nan_predictions_give_a_nan_loss_not_a_crash():
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 0])
+    with torch.no_grad():
+        predictions["class_logits"][1, 7, 2] = float("nan")
+    output = run(build(), predictions, targets)
+    assert output.terms["classification"].isnan()
+    assert output.terms["box"].isfinite()
+
+
+def test_debug_validation_names_image_and_term():
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 0])
+    with torch.no_grad():
+        predictions["class_logits"][1, 7, 2] = float("nan")
+    criterion = build()
+    criterion.validate = True
+    with pytest.raises(ValueError, match="term 'classification', image 1: .*anchor 7, column 2"):
+        run(criterion, predictions, targets)
+
+
+def test_debug_validation_names_a_bad_label():
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([1, 3])
+    targets[1]["labels"][2] = CLASSES
+    criterion = detloss.build(build().config(), validate=True)
+    with pytest.raises(ValueError, match=r"targets\[1\]\['labels'\]\[2\] must be in|be in 0..2"):
+        run(criterion, predictions, targets)
+
+
+def test_state_and_copies():
+    criterion = build(classification={"type": "sigmoid_focal", "alpha": [0.1, 0.2, 0.3]})
+    predictions, targets = random_predictions(1, len(ANCHORS)), random_targets([3])
+    expected = run(criterion, predictions, targets).total
+    for copied in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
+        assert copied.config() == criterion.config()
+        assert torch.equal(run(copied, predictions, targets).total, expected)
+    assert criterion.state_dict() == {}
+
+
+def test_a_metric_cannot_be_trained_on():
+    with pytest.raises(detloss.ConfigError, match="zero_one is a metric without gradient"):
+        build(classification={"type": "zero_one"})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"class_logits": None}, ValueError, "must have 'class_logits' and 'box_regression', got"),
+        ({"class_logits": torch.zeros(64, 3)}, ValueError, r"\(B, A, C\), got \(64, 3\)"),
+        ({"class_logits": torch.zeros(2, 64, 3).long()}, TypeError, "floating point, got torch.in"),
+        ({"box_regression": torch.zeros(2, 63, 4)}, ValueError, r"\(2, 64, 4\), got \(2, 63, 4\)"),
+    ],
+    ids=["missing", "one image", "integers", "fewer anchors"],
+)
+def test_rejects_predictions(change, error, message):
+    predictions = {k: v for k, v in (random_predictions(2, 64) | change).items() if v is not None}
+    with pytest.raises(error, match=message):
+        run(build(), predictions, random_targets([1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"labels": torch.zeros(2)}, TypeError, r"\['labels'\] must be integers, got torch.float"),
+        ({"labels": torch.zeros(3).long()}, ValueError, r"got \(2, 4\) and \(3,\)"),
+        ({"boxes": torch.zeros(2, 5)}, ValueError, r"\['boxes'\] must have shape \(..., 4\)"),
+        ({"boxes": torch.zeros(2, 4).long()}, TypeError, "must be floating point, got torch.int64"),
+        ({"ignore": torch.zeros(2)}, TypeError, "gt_ignore must be boolean, got torch.float32"),
+        ({"ignore": torch.zeros(3).bool()}, ValueError, r"gt_ignore must have shape \(2,\)"),
+    ],
+    ids=["float labels", "count", "last axis", "integer boxes", "float ignore", "ignore count"],
+)
+def test_rejects_targets(change, error, message):
+    targets = [random_targets([2])[0] | change]
+    with pytest.raises(error, match=message):
+        run(build(), random_predictions(1, 64), targets)
+
+
+def test_rejects_a_missing_key_and_a_wrong_number_of_images():
+    predictions = random_predictions(2, 64)
+    with pytest.raises(ValueError, match="targets must be 2, one an image, got 1"):
+        run(build(), predictions, random_targets([1]))
+    with pytest.raises(ValueError, match=r"targets\[1\] must have 'labels', got \['boxes'\]"):
+        run(build(), predictions, [random_targets([1])[0], {"boxes": torch.zeros(0, 4)}])
+
+
+def test_rejects_anchors_that_do_not_fit():
+    predictions, targets = random_predictions(2, 64), random_targets([1, 1])
+    with pytest.raises(ValueError, match=r"anchors must have shape \(64, 4\), got \(63, 4\)"):
+        build()(predictions, targets, anchors=ANCHORS[:63])
+    with pytest.raises(ValueError, match="anchors must be one tensor or 2, got 3"):
+        build()(predictions, targets, anchors=[ANCHORS] * 3)
+
+
+def test_rejects_a_normalizer_that_is_no_number():
+    with pytest.raises(ValueError, match=r"normalizer must be a number, got shape \(2,\)"):
+        run(build(), random_predictions(1, 64), random_targets([1]), normalizer=torch.ones(2))
+
+
+def test_rejects_a_weight_of_an_unknown_term():
+    parts = build()
+    with pytest.raises(ValueError, match="weights must name classification, box, got 'boxes'"):
+        detloss.DetectorLoss(
+            matcher=parts.matcher,
+            classification=parts.classification,
+            box=parts.box,
+            weights={"boxes": 1.0},
+        )
