@@ -1,0 +1,98 @@
+"""Trains the same detector from the same seed with each config, and compares what it learned.
+
+    python examples/compare_losses.py configs/retinanet.yaml configs/retinanet_ciou.yaml --steps 300
+
+prints one table, AP, AP50, AP75 and seconds, and draws one figure, the average precision over the
+IoU that a detection must reach. (The losses themselves cannot be compared: each has its own unit.)
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import detection_data
+from figures import draw_comparison
+from rich.table import Table
+from train_detector import Result, Settings, console, finish, start, train
+
+import detloss
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains with every config and compares; returns the exit status."""
+    runs = parse(arguments)
+    try:
+        criteria = {name: detloss.load_config(settings.config) for name, settings in runs.items()}
+        first = next(iter(runs.values()))
+        data = detection_data.load_data(first.data, seed=first.seed, policy=first.policy)
+    except (detloss.ConfigError, FileNotFoundError, ValueError) as error:
+        console.print(str(error), style="red", soft_wrap=True, markup=False, highlight=False)
+        return 2
+
+    results: dict[str, Result] = {}
+    for name, settings in runs.items():
+        console.print(name, style="bold")
+        run = start(settings, data, criteria[name])
+        if not train(run, data):
+            console.print("Stopped; a comparison starts over.")
+            return 130
+        results[name] = finish(run, data, criteria[name])
+
+    print_table(results)
+    out = Path(first.out).parent
+    draw_comparison(
+        out / "comparison.png",
+        {name: result.precision for name, result in results.items()},
+        next(iter(results.values())).thresholds,
+        f"{first.data.split(':')[0]}, {first.steps} steps, seed {first.seed}",
+    )
+    console.print(f"Results are in {out}", soft_wrap=True)
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> dict[str, Settings]:
+    """The settings of each run by the name of its config; they differ in nothing else."""
+    defaults = Settings()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("configs", nargs="+", type=Path, help="YAML files that name the losses")
+    parser.add_argument("--data", default=defaults.data, help=detection_data.DATA_FORMS)
+    parser.add_argument("--steps", type=int, default=defaults.steps)
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--device", default=defaults.device, help="such as cpu or cuda")
+    parser.add_argument("--out", type=Path, default=Path("runs/comparison"))
+    options = parser.parse_args(arguments)
+    names = [path.stem for path in options.configs]
+    if len(set(names)) < len(names):
+        parser.error(f"configs must have different names, got {', '.join(names)}")
+    if options.steps < 1:
+        parser.error("--steps must be at least 1")
+    return {
+        path.stem: Settings(
+            config=str(path),
+            data=options.data,
+            steps=options.steps,
+            seed=options.seed,
+            device=options.device,
+            out=str(options.out / path.stem),
+        )
+        for path in options.configs
+    }
+
+
+def print_table(results: dict[str, Result]) -> None:
+    """One row a config."""
+    table = Table(title="test images")
+    table.add_column("config")
+    for column in ("AP", "AP50", "AP75", "seconds"):
+        table.add_column(column, justify="right")
+    for name, result in results.items():
+        metrics = result.metrics
+        seconds = metrics["seconds_training"] + metrics["seconds_evaluation"]
+        row = [f"{metrics[column]:.3f}" for column in ("AP", "AP50", "AP75")]
+        table.add_row(name, *row, f"{seconds:.0f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The main job, in a few steps."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import train_detector
+import yaml
+from detection_data import digit_scenes
+from train_detector import Settings, batch, load_checkpoint, main, mirror, start, train
+
+import detloss
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "retinanet_giou.yaml")
+
+
+@pytest.fixture
+def few_scenes(monkeypatch):
+    monkeypatch.setattr(
+        train_detector,
+        "load_data",
+        lambda text, seed, policy: digit_scenes(seed=seed, train=12, test=8),
+    )
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(config=CONFIG, steps=4, batch_size=4, out=str(tmp_path / "out"))
+
+
+def arguments(settings):
+    return [
+        *("--config", settings.config, "--out", settings.out),
+        *("--steps", str(settings.steps), "--batch-size", str(settings.batch_size)),
+    ]
+
+
+def test_a_run_writes_its_results(few_scenes, settings, capsys):
+    assert main(arguments(settings)) == 0
+    out = Path(settings.out)
+    assert {path.name for path in out.iterdir()} == {
+        "metrics.json",
+        "config.yaml",
+        "losses.png",
+        "detections.png",
+        "checkpoint.pt",
+    }
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert 0 <= metrics["AP"] <= metrics["AP50"] <= 1
+    assert metrics["steps"] == 4
+    assert yaml.safe_load((out / "config.yaml").read_text())["box"]["type"] == "giou"
+    printed = capsys.readouterr().out
+    assert "AP50" in printed
+    assert "classification" in printed
+
+
+def interrupt_after(steps, monkeypatch):
+    """Ctrl-C while that step is computed."""
+
+    def batch_then_interrupt(data, step, settings):
+        if step == steps - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch(data, step, settings)
+
+    monkeypatch.setattr(train_detector, "batch", batch_then_interrupt)
+
+
+def test_ctrl_c_saves_and_says_how_to_resume(few_scenes, settings, monkeypatch, capsys):
+    interrupt_after(2, monkeypatch)
+    assert main(arguments(settings)) == 130
+    printed = capsys.readouterr().out
+    checkpoint = Path(settings.out) / "checkpoint.pt"
+    assert "Stopped after step 2." in printed
+    assert f"--resume {checkpoint}" in printed.replace("\n", " ")
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_resumed_run_is_the_uninterrupted_run(settings, monkeypatch, tmp_path):
+    data = digit_scenes(seed=0, train=12, test=4)
+    criterion = detloss.load_config(settings.config)
+    whole = start(settings, data, criterion)
+    assert train(whole, data)
+
+    half = start(replace(settings, out=str(tmp_path / "half")), data, criterion)
+    interrupt_after(2, monkeypatch)
+    assert not train(half, data)
+    path = train_detector.save_checkpoint(half)
+    monkeypatch.undo()
+
+    torch.manual_seed(123)  # whatever the state of the new process
+    resumed = start(replace(settings, seed=5), data, criterion)
+    load_checkpoint(path, resumed)
+    resumed.settings = settings
+    assert train(resumed, data)
+    assert resumed.history == whole.history
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--data", "nonsense"], "data 'nonsense' is unknown; expected digits, voc:DIR"),
+        (["--data", "voc:nowhere"], "nowhere/ImageSets/Main/train.txt"),
+    ],
+)
+def test_wrong_data_is_an_error_and_no_traceback(settings, change, message, capsys):
+    assert main([*arguments(settings), *change]) == 2
+    assert message in capsys.readouterr().out
+
+
+def test_a_wrong_config_is_an_error_and_no_traceback(settings, tmp_path, capsys):
+    path = tmp_path / "typo.yaml"
+    path.write_text(Path(CONFIG).read_text().replace("giou, weight", "guoi, weight"))
+    assert main([*arguments(settings), "--config", str(path)]) == 2
+    assert "typo.yaml: box.type: unknown box loss 'guoi'" in capsys.readouterr().out
+
+
+def test_a_missing_checkpoint(capsys):
+    with pytest.raises(SystemExit):
+        main(["--resume", "nowhere.pt"])
+    assert "no checkpoint nowhere.pt" in capsys.readouterr().err
+
+
+def test_mirror_moves_the_boxes_with_the_pixels():
+    image = torch.zeros(3, 4, 10)
+    image[:, 1:3, 2:5] = 1
+    boxes = torch.tensor([[2.0, 1, 5, 3]])
+    mirrored, target = mirror(image, {"boxes": boxes})
+    assert target["boxes"].tolist() == [[5, 1, 8, 3]]
+    assert (mirrored[:, 1:3, 5:8] == 1).all()
+    assert mirrored.sum() == image.sum()
+
+
+def test_batches_cover_every_image_once_an_epoch(settings):
+    data = digit_scenes(seed=0, train=12, test=1)
+    seen = [image for step in range(3) for image in batch(data, step, settings)[0]]
+    originals = [data.train[index][0] for index in range(12)]
+    for original in originals:
+        assert sum(torch.equal(original, image) for image in seen) == 1
