@@ -70,7 +70,7 @@ def test_scenes_hold_one_to_six_digits_inside_the_image_and_apart():
         image, target = data.train[index]
         boxes = target["boxes"]
         assert image.shape == (3, 128, 128)
-        assert 0 <= image.min()
+        assert image.min() >= 0
         assert image.max() <= 1
         assert 1 <= len(boxes) <= 6
         assert boxes.min() >= 0
