@@ -48,11 +48,11 @@ def draw_losses(path: Path, history: Mapping[str, Sequence[float]], title: str) 
 
 
 def running_mean(values: Sequence[float]) -> np.ndarray:
-    """Mean over the last 5 % of the steps, fewer at the start."""
-    window = max(len(values) // 20, 1)
+    """Mean over the 5 % of the steps around each step, fewer at both ends."""
+    reach = len(values) // 40
     total = np.concatenate([[0.0], np.cumsum(values)])
-    stop = np.arange(1, len(values) + 1)
-    start = np.maximum(stop - window, 0)
+    steps = np.arange(len(values))
+    start, stop = np.maximum(steps - reach, 0), np.minimum(steps + reach + 1, len(values))
     return (total[stop] - total[start]) / (stop - start)
 
 

@@ -64,7 +64,7 @@ class Settings:
     config: str = str(ROOT / "configs" / "retinanet.yaml")
     data: str = "digits"
     policy: str = "drop"
-    steps: int = 1500
+    steps: int = 1200
     batch_size: int = 16
     learning_rate: float = 3e-3
     seed: int = 0

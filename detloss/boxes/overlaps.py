@@ -1,8 +1,8 @@
 """The overlap family: how much two boxes agree, one formula for paired and pairwise use.
 
 Every measure takes corners (..., 4) that broadcast, so that the paired and the pairwise form are
-the same arithmetic, to the bit. A box with x2 < x1 or y2 < y1 counts as empty. The losses of
-`detloss.regression` are these measures turned upside down.
+the same arithmetic, to the bit. A box with x2 < x1 or y2 < y1 is empty, see `corners`. The losses
+of `detloss.regression` are these measures turned upside down.
 """
 
 import math
@@ -40,6 +40,15 @@ def box_area(boxes: Tensor) -> Tensor:
     return area(widen(boxes))
 
 
+def corners(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x1, y1, x2, y2 of boxes (..., 4); an inverted side collapses onto its first corner.
+
+    So an inverted box is flat: it has no area, and every hull still contains it.
+    """
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return x1, y1, torch.maximum(x1, x2), torch.maximum(y1, y2)
+
+
 def area(boxes: Tensor) -> Tensor:
     """Width times height of boxes (..., 4), each side at least 0."""
     width, height = sides(boxes)
@@ -48,26 +57,31 @@ def area(boxes: Tensor) -> Tensor:
 
 def sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Width and height of boxes (..., 4), at least 0."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return (x2 - x1).clamp(min=0), (y2 - y1).clamp(min=0)
+    x1, y1, x2, y2 = corners(boxes)
+    return x2 - x1, y2 - y1
 
 
 def intersection(a: Tensor, b: Tensor) -> Tensor:
-    """Area that `a` and `b` share."""
-    ax1, ay1, ax2, ay2 = a.unbind(-1)
-    bx1, by1, bx2, by2 = b.unbind(-1)
-    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
-    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    """Area that `a` and `b` share.
+
+    ``maximum`` rather than ``clamp``: at a tie it passes half of the gradient in every version of
+    PyTorch, so that a box which just touches, or is flat, can still grow.
+    """
+    ax1, ay1, ax2, ay2 = corners(a)
+    bx1, by1, bx2, by2 = corners(b)
+    nothing = ax1.new_zeros(())
+    width = torch.maximum(torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1), nothing)
+    height = torch.maximum(torch.minimum(ay2, by2) - torch.maximum(ay1, by1), nothing)
     return width * height
 
 
 def hull_sides(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Width and height of the smallest box around `a` and `b`, at least 0."""
-    ax1, ay1, ax2, ay2 = a.unbind(-1)
-    bx1, by1, bx2, by2 = b.unbind(-1)
+    """Width and height of the smallest box around `a` and `b`."""
+    ax1, ay1, ax2, ay2 = corners(a)
+    bx1, by1, bx2, by2 = corners(b)
     width = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)
     height = torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
-    return width.clamp(min=0), height.clamp(min=0)
+    return width, height
 
 
 def iou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
@@ -120,7 +134,7 @@ def paired_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
         kind: "iou", "iof", "giou", "diou" or "ciou".
 
     Returns:
-        (...,): "iou" and "iof" in [0, 1], "giou" and "diou" in (-1, 1], "ciou" in (-2, 1].
+        (...,): "iou" and "iof" in [0, 1], "giou" and "diou" in (-1, 1], "ciou" in (-1.5, 1].
         An inverted or zero-area box shares nothing: its IoU is 0. float16 and bfloat16 are
         computed and returned in float32.
 
@@ -183,8 +197,8 @@ def _shared_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def _centre_distance(a: Tensor, b: Tensor, eps: float) -> Tensor:
     """Squared distance of the centres over the squared diagonal of the hull, in [0, 1)."""
-    ax1, ay1, ax2, ay2 = a.unbind(-1)
-    bx1, by1, bx2, by2 = b.unbind(-1)
+    ax1, ay1, ax2, ay2 = corners(a)
+    bx1, by1, bx2, by2 = corners(b)
     dx, dy = (ax1 + ax2 - bx1 - bx2) / 2, (ay1 + ay2 - by1 - by2) / 2
     width, height = hull_sides(a, b)
     return (dx * dx + dy * dy) / (width * width + height * height).clamp(min=eps)

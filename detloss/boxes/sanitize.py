@@ -73,6 +73,12 @@ def sanitize_targets(
     for image, (target, (height, width)) in enumerate(zip(targets, sizes, strict=True)):
         boxes = target["boxes"]
         check_boxes(f"targets[{image}]['boxes']", boxes)
+        for key in PER_BOX_KEYS:
+            if boxes.ndim != 2 or len(target.get(key, boxes)) != len(boxes):
+                raise ValueError(
+                    f"targets[{image}] must have boxes (M, 4) and M rows of {key}, "
+                    f"got {tuple(boxes.shape)} and {tuple(target.get(key, boxes).shape)}"
+                )
         clipped = torch.stack(
             [boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], dim=-1
         ).flatten(1)
@@ -98,6 +104,8 @@ def _sizes(
 ) -> list[tuple[float, float]]:
     if len(image_size) == 2 and all(isinstance(side, int | float) for side in image_size):
         return [check_image_size(cast(Sequence[int], image_size))] * count
+    if any(isinstance(size, int | float) for size in image_size):
+        raise ValueError(f"image_size must be (height, width) or a list of such, got {image_size}")
     sizes = [check_image_size(size) for size in cast(Sequence[Sequence[int]], image_size)]
     if len(sizes) != count:
         raise ValueError(f"image_size must be one pair or {count}, one a target, got {len(sizes)}")

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss
+from detloss.kernels import Reduction, binary_loss, softplus
 from detloss.registry import CLASSIFICATION, Fraction, PerClass
 
 
@@ -44,8 +43,8 @@ def balanced_cross_entropy(
         ValueError: If shapes do not fit or a scalar alpha is outside [0, 1].
 
     Note:
-        Class indices are not looked at, since that would stall a GPU: one beyond C counts as
-        background. Debug validation of a criterion names such labels.
+        Class indices are not looked at, since that would stall a GPU: any outside 0..C-1 counts
+        as background. Debug validation of a criterion names such labels.
 
     Example:
         >>> import torch

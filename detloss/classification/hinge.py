@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss
+from detloss.kernels import Reduction, binary_loss, dense_target, is_index_target
 from detloss.registry import CLASSIFICATION, PerClass
 
 
@@ -52,8 +52,8 @@ def hinge_loss(
     Reference:
         Cortes and Vapnik, "Support-Vector Networks", Machine Learning 20, 1995.
     """
-    if isinstance(target, Tensor) and target.shape == logits.shape and target.dtype != torch.bool:
-        target = (target.to(logits.dtype) + 1) / 2  # -1..+1 -> the share of "yes"
+    if not is_index_target(logits, target) and target.dtype != torch.bool:
+        target = (dense_target(logits, target) + 1) / 2  # -1..+1 -> the share of "yes"
     return binary_loss(
         _negative_hinge,
         logits,
@@ -66,7 +66,7 @@ def hinge_loss(
 
 
 def _negative_hinge(z: Tensor) -> Tensor:
-    return (1 + z).clamp(min=0)
+    return (1 + z).relu()
 
 
 @CLASSIFICATION.register("hinge")

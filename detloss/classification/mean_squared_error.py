@@ -40,8 +40,8 @@ def mean_squared_error(
         ValueError: If shapes do not fit.
 
     Note:
-        Class indices are not looked at, since that would stall a GPU: one beyond C counts as
-        background. Debug validation of a criterion names such labels.
+        Class indices are not looked at, since that would stall a GPU: any outside 0..C-1 counts
+        as background. Debug validation of a criterion names such labels.
 
     Example:
         >>> import torch

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
 from detloss.classification.softmax_cross_entropy import negative_log_softmax
-from detloss.kernels import Reduction, dense_target, softmax_loss
+from detloss.kernels import Reduction, dense_target, is_index_target, softmax_loss
 from detloss.registry import CLASSIFICATION, PerClass
 
 
@@ -40,14 +40,15 @@ def multilabel_softmax_cross_entropy(
         reduction: "none" -> (...,), "sum", or "mean" over the rows not ignored.
 
     Returns:
-        Loss >= 0; its smallest value is ln M. float16 and bfloat16 are computed in float32.
+        Loss >= 0; over M equal labels it is ln M at least. float16 and bfloat16 are computed in
+        float32.
 
     Raises:
         TypeError: If the logits are not floating point, or class indices not integer.
         ValueError: If shapes do not fit.
 
     Note:
-        Class indices are not looked at, since that would stall a GPU: one beyond K - 1 is an
+        Class indices are not looked at, since that would stall a GPU: one outside 0..K-1 is an
         indexing error. Debug validation of a criterion names such labels.
 
     Example:
@@ -57,9 +58,9 @@ def multilabel_softmax_cross_entropy(
 
     Reference:
         Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining", ECCV 2018,
-        arXiv:1805.00932, section 2.2.
+        arXiv:1805.00932: one softmax, each of k true labels with probability 1/k.
     """
-    if isinstance(target, Tensor) and target.shape == logits.shape:
+    if not is_index_target(logits, target):
         target = dense_target(logits, target)
         target = target / target.sum(-1, keepdim=True).clamp(min=1e-12)
     return softmax_loss(

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss
+from detloss.kernels import Reduction, binary_loss, softplus
 from detloss.registry import CLASSIFICATION, PerClass
 
 
@@ -21,8 +20,8 @@ def sigmoid_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of an independent yes or no for each class.
 
-    ``L = -y ln p - (1 - y) ln(1 - p)``, ``p = sigmoid(x)``, computed as softplus of the logit, so
-    exact for any finite logit. Gradient ``p - y``.
+    ``L = -y ln p - (1 - y) ln(1 - p)``, ``p = sigmoid(x)``, computed as ``ln(1 + exp(+-x))``, exact
+    for any finite logit. Gradient ``p - y``.
 
     Args:
         logits: Scores (..., C), floating point.
@@ -42,8 +41,8 @@ def sigmoid_cross_entropy(
         ValueError: If shapes do not fit.
 
     Note:
-        Class indices are not looked at, since that would stall a GPU: one beyond C counts as
-        background. Debug validation of a criterion names such labels.
+        Class indices are not looked at, since that would stall a GPU: any outside 0..C-1 counts
+        as background. Debug validation of a criterion names such labels.
 
     Example:
         >>> import torch

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss
+from detloss.kernels import Reduction, binary_loss, softplus
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -56,8 +56,8 @@ def sigmoid_focal_loss(
         ValueError: If shapes do not fit, gamma is negative or a scalar alpha is outside [0, 1].
 
     Note:
-        Class indices are not looked at, since that would stall a GPU: one beyond C counts as
-        background. Debug validation of a criterion names such labels.
+        Class indices are not looked at, since that would stall a GPU: any outside 0..C-1 counts
+        as background. Debug validation of a criterion names such labels.
 
     Example:
         At logit 0, ``q^gamma l = 0.25 ln 2``: a quarter of it for the positive, three for the rest.

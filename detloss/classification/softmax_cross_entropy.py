@@ -48,7 +48,7 @@ def softmax_cross_entropy(
         ValueError: If shapes do not fit or an option is out of range.
 
     Note:
-        Class indices are not looked at, since that would stall a GPU: one beyond K - 1 is an
+        Class indices are not looked at, since that would stall a GPU: one outside 0..K-1 is an
         indexing error. Debug validation of a criterion names such labels.
 
     Example:

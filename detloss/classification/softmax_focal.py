@@ -56,7 +56,7 @@ def softmax_focal_loss(
         ValueError: If shapes do not fit or gamma is negative.
 
     Note:
-        Class indices are not looked at, since that would stall a GPU: one beyond K - 1 is an
+        Class indices are not looked at, since that would stall a GPU: one outside 0..K-1 is an
         indexing error. Debug validation of a criterion names such labels.
 
     Example:

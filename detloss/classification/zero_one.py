@@ -45,7 +45,7 @@ def zero_one_loss(
         reduction: "none" -> (...,), "sum", or "mean" over the rows not ignored.
 
     Returns:
-        0 or 1 a row. Without a gradient: ``requires_grad`` is False.
+        0 or 1 a row, times its factors. Without a gradient: ``requires_grad`` is False.
 
     Raises:
         TypeError: If the logits are not floating point, or class indices not integer.

@@ -1,10 +1,20 @@
 """How a formula is run: dtypes, weights, reduction and speed, so that techniques are maths only."""
 
 from detloss.kernels.binary import binary_loss
+from detloss.kernels.elementary import softplus
 from detloss.kernels.module import Loss
 from detloss.kernels.reduction import Reduction
 from detloss.kernels.rows import box_loss
 from detloss.kernels.softmax import softmax_loss
-from detloss.kernels.targets import dense_target
+from detloss.kernels.targets import dense_target, is_index_target
 
-__all__ = ["Loss", "Reduction", "binary_loss", "box_loss", "dense_target", "softmax_loss"]
+__all__ = [
+    "Loss",
+    "Reduction",
+    "binary_loss",
+    "box_loss",
+    "dense_target",
+    "is_index_target",
+    "softmax_loss",
+    "softplus",
+]

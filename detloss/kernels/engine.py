@@ -5,11 +5,12 @@ has one row a prediction; it knows nothing of weights, reductions, dtypes or dev
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from detloss.boxes.checking import widen
+from detloss.boxes.checking import HALF_TYPES
 from detloss.kernels.reduction import Reduction, reduce
 
 Formula = Callable[..., Tensor]
@@ -39,7 +40,7 @@ def run(
     Returns:
         The loss: the formula's shape, or a scalar.
     """
-    pred = widen(pred)
+    pred = _Widen.apply(pred) if pred.dtype in HALF_TYPES else pred
     if weight is None:
         return reduce(formula(pred, *rows), count, reduction)
 
@@ -56,3 +57,17 @@ def run(
 def _silence(row: Tensor, silent: Tensor) -> Tensor:
     """`row` with zeros where a row is silent, so that a NaN in it reaches nothing."""
     return torch.where(silent if row.ndim == silent.ndim else silent[..., None], 0, row)
+
+
+class _Widen(torch.autograd.Function):
+    """float16 and bfloat16 as float32; a gradient too large for them becomes their largest."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.dtype = values.dtype
+        return values.float()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        largest = torch.finfo(ctx.dtype).max
+        return gradient.clamp(-largest, largest).to(ctx.dtype)

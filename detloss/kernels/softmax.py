@@ -53,6 +53,7 @@ def softmax_loss(
         values = per_class_values("alpha", alpha, logits)
         factor = values if scale is None else scale * values
 
+    check_background(background_index, classes)
     count: Tensor | float = logits.shape[:-1].numel()
     if by_index:
         counted = target != ignore_index
@@ -80,12 +81,16 @@ def class_columns(target: Tensor, columns: int, background_index: int) -> Tensor
         >>> class_columns(torch.tensor([0, 1, 2]), columns=3, background_index=0)
         tensor([1, 2, 0])
     """
-    if not -columns <= background_index < columns:
-        raise ValueError(
-            f"background_index must be in [{-columns}, {columns}), got {background_index}"
-        )
     background = background_index % columns
     if background == columns - 1:
         return target
     foreground = target + (target >= background)
     return torch.where(target == columns - 1, background, foreground)
+
+
+def check_background(background_index: int, columns: int) -> None:
+    """Raises ValueError unless `background_index` is a column, counted from either end."""
+    if not -columns <= background_index < columns:
+        raise ValueError(
+            f"background_index must be in [{-columns}, {columns}), got {background_index}"
+        )

@@ -78,7 +78,7 @@ class MaxIoUMatcher(Matcher):
         if gt_ignore is not None:  # below every threshold, and no best overlap
             overlap = torch.where(gt_ignore[:, None], -1, overlap)
         best, target_index = overlap.amax(0), overlap.argmax(0)
-        positive = best >= self.positive
+        positive = (best >= self.positive) & (best > 0)
         if self.low_quality:
             best_of_gt = overlap.amax(1, keepdim=True) if len(anchors) else overlap
             positive |= ((overlap == best_of_gt) & (best_of_gt > 0)).any(0)

@@ -22,20 +22,22 @@ def diou_loss(
     """Distance IoU loss of each pair of boxes, ``1 - DIoU``.
 
     ``DIoU = IoU - d^2 / c^2``: d the distance of the two centres, c the diagonal of the smallest
-    box around A and B. The second quotient has a gradient towards the other centre wherever the
-    centres differ.
+    box around A and B. The second quotient still has a gradient where the boxes do not touch: moved
+    straight towards the other centre, the box gets better.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        eps: Floor of both denominators, an area in that unit squared.
+        eps: Floor of both denominators, an area in that unit squared. Make it smaller where
+            objects are: boxes below it, 0.4 px a side of a 1280 px image in fractions, do not
+            reach IoU 1.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
 
     Returns:
-        Loss in [0, 2): 0 for identical boxes, towards 2 far apart. float16 and bfloat16 are
-        computed in float32.
+        Loss in [0, 2): 0 for identical boxes with an area, towards 2 far apart. float16 and
+        bfloat16 are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.
@@ -50,7 +52,7 @@ def diou_loss(
         tensor([1.2500])
 
     Reference:
-        Zheng et al., "Distance-IoU Loss", AAAI 2020, arXiv:1911.08287, equation 7.
+        Zheng et al., "Distance-IoU Loss", AAAI 2020, arXiv:1911.08287.
     """
     return box_loss(partial(_diou_loss, eps=eps), pred, target, weight=weight, reduction=reduction)
 

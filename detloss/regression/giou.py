@@ -29,13 +29,15 @@ def giou_loss(
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        eps: Floor of both denominators, an area in that unit squared.
+        eps: Floor of both denominators, an area in that unit squared. Make it smaller where
+            objects are: boxes below it, 0.4 px a side of a 1280 px image in fractions, do not
+            reach IoU 1.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
 
     Returns:
-        Loss in [0, 2]: 0 for identical boxes, 1 for touching squares side by side, towards 2 far
-        apart. float16 and bfloat16 are computed in float32.
+        Loss in [0, 2]: 0 for identical boxes with an area, 1 for touching squares side by side,
+        towards 2 far apart. float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.

@@ -40,8 +40,8 @@ def l1_loss(
         tensor([3.])
 
     Reference:
-        The box loss of RetinaNet as published code trains it; Girshick, "Fast R-CNN", ICCV 2015,
-        arXiv:1504.08083, has it as the outer part of smooth L1.
+        Girshick, "Fast R-CNN", ICCV 2015, arXiv:1504.08083: the outer part of smooth L1. It is the
+        box loss of torchvision's RetinaNet.
     """
     return box_loss(_l1, pred, target, weight=weight, reduction=reduction)
 

@@ -70,7 +70,7 @@ def beta_from_sigma(sigma: float) -> float:
 def _smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     distance = (pred - target).abs()
     inner = distance.clamp(max=beta)  # the distance inside the quadratic part, beta beyond
-    return (inner * (distance - inner / 2) / beta).sum(-1)
+    return (inner / beta * (distance - inner / 2)).sum(-1)
 
 
 @REGRESSION.register("smooth_l1")

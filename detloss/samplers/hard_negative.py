@@ -55,7 +55,8 @@ class HardNegativeSampler(Sampler):
             raise ValueError(
                 f"class_loss must have shape {tuple(matches.positive.shape)}, got {got}"
             )
-        count = (matches.positive.sum() * self.ratio).long().clamp(min=self.min_negatives)
+        # in float64, where 50 x 1.06 is 53; in float32 it is 52.999998
+        count = (matches.positive.sum().double() * self.ratio).long().clamp(min=self.min_negatives)
         negative = matches.negative
         kept = keep_smallest(negative, -class_loss, count)
         return replace(matches, ignored=matches.ignored | (negative & ~kept))

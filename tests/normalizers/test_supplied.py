@@ -1,0 +1,21 @@
+"""The loss of a batch over a number that the caller passes with it."""
+
+import pytest
+import torch
+
+from detloss.normalizers import Counts, SuppliedNormalizer
+
+
+@pytest.mark.parametrize("positives", [[4, 0], [0, 0], [1]])
+def test_raises_wherever_the_caller_passed_no_number(positives):
+    message = (
+        r"normalizer 'supplied' needs a number with each call: "
+        r"criterion\(\.\.\., normalizer=number\), got None"
+    )
+    with pytest.raises(ValueError, match=message):
+        SuppliedNormalizer()(Counts(positives=torch.tensor(positives)))
+
+
+def test_has_no_options():
+    with pytest.raises(TypeError, match="value"):
+        SuppliedNormalizer(value=128.0)

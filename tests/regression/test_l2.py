@@ -1,0 +1,42 @@
+"""L2 loss. What holds for every registered loss is in test_contract.py."""
+
+import pytest
+import torch
+from boxgen import box_pairs
+from hypothesis import given
+from torch.nn import functional
+from torch.testing import assert_close
+
+from detloss.regression import L2Loss, l2_loss
+
+
+@pytest.mark.parametrize(
+    ("pred", "target", "expected"),
+    [
+        pytest.param([0.5, 1, 2, 3], [0.5, 1, 2, 3], 0.0, id="identical"),
+        pytest.param([1.0, 0, 0, -2], [0.0, 0, 0, 0], 5.0, id="1 + 4: no root, no half"),
+        pytest.param([0.5, 0, 0, 0], [1.0, 0, 0, 0], 0.25, id="below the target counts the same"),
+        pytest.param([1.0, 2, 3, 4], [0.0, 0, 0, 0], 30.0, id="every coordinate: 1+4+9+16"),
+    ],
+)
+def test_values_worked_by_hand(pred, target, expected):
+    assert_close(l2_loss(torch.tensor(pred), torch.tensor(target)), torch.tensor(expected))
+
+
+@given(box_pairs())
+def test_equals_pytorch_summed_over_the_coordinates(pair):
+    pred, target = pair
+    assert_close(l2_loss(pred, target), functional.mse_loss(pred, target, reduction="none").sum(-1))
+
+
+@given(box_pairs())
+def test_gradient_is_twice_the_difference(pair):
+    pred, target = pair
+    pred.requires_grad_()
+    l2_loss(pred, target, reduction="sum").backward()
+    assert_close(pred.grad, 2 * (pred.detach() - target))
+
+
+def test_mean_divides_by_rows_not_by_coordinates():
+    loss = L2Loss()(torch.full((2, 4), 2.0), torch.zeros(2, 4))
+    assert_close(loss, torch.tensor(16.0))

@@ -1,0 +1,52 @@
+"""What the samplers share: keeping the smallest keys among candidates."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detloss.samplers.base import keep_smallest
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("candidates", "keys", "count", "expected"),
+    [
+        pytest.param("1111", [3.0, 1.0, 4.0, 2.0], 2, "0101", id="the two smallest"),
+        pytest.param("1101", [3.0, 1.0, 0.0, 2.0], 2, "0101", id="the smallest is no candidate"),
+        pytest.param("1111", [1.0, 0.0, 1.0, 1.0], 3, "1110", id="of equal keys the first"),
+        pytest.param("0111", [0.0, 5.0, 5.0, 5.0], 1, "0100", id="the first candidate, not anchor"),
+        pytest.param("1010", [1.0, 2.0, 3.0, 4.0], 9, "1010", id="more asked than there are"),
+        pytest.param("1010", [1.0, 2.0, 3.0, 4.0], 0, "0000", id="none asked"),
+        pytest.param("1010", [1.0, 2.0, 3.0, 4.0], -1, "0000", id="fewer than none"),
+        pytest.param("0000", [1.0, 2.0, 3.0, 4.0], 2, "0000", id="no candidates"),
+        pytest.param("0011", [1.0, 2.0, INF, 3.0], 2, "0011", id="an infinite key still counts"),
+        pytest.param("0011", [INF, INF, INF, INF], 1, "0010", id="all keys infinite"),
+        pytest.param("1111", [0.0, -INF, 1.0, 2.0], 2, "1100", id="minus infinity is smallest"),
+    ],
+)
+@pytest.mark.parametrize("as_tensor", [True, False], ids=["tensor", "int"])
+def test_worked_by_hand(candidates, keys, count, expected, as_tensor):
+    mask = torch.tensor([letter == "1" for letter in candidates])
+    kept = keep_smallest(mask, torch.tensor(keys), torch.tensor(count) if as_tensor else count)
+    assert kept.tolist() == [letter == "1" for letter in expected]
+
+
+def test_no_anchors():
+    nothing = torch.zeros(0, dtype=torch.bool)
+    assert keep_smallest(nothing, torch.zeros(0), 3).shape == (0,)
+
+
+rows = st.lists(
+    st.tuples(st.booleans(), st.sampled_from([-INF, -1.0, 0.0, 0.5, 2.0, INF])), max_size=40
+)
+
+
+@given(rows, st.integers(0, 45))
+def test_is_the_head_of_the_sorted_candidates(rows, count):
+    keys_of = {i: key for i, (is_candidate, key) in enumerate(rows) if is_candidate}
+    head = sorted(keys_of, key=lambda i: (keys_of[i], i))[:count]
+    candidates = torch.tensor([is_candidate for is_candidate, _ in rows], dtype=torch.bool)
+    kept = keep_smallest(candidates, torch.tensor([key for _, key in rows]), count)
+    assert kept.nonzero().flatten().tolist() == sorted(head)
