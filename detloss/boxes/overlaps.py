@@ -1,8 +1,8 @@
 """The overlap family: how much two boxes agree, one formula for paired and pairwise use.
 
 Every measure takes corners (..., 4) that broadcast, so that the paired and the pairwise form are
-the same arithmetic, to the bit. A box with x2 < x1 or y2 < y1 is empty, see `corners`. The losses
-of `detloss.regression` are these measures turned upside down.
+the same arithmetic. A box with x2 < x1 or y2 < y1 is empty, see `corners`. The losses of
+`detloss.regression` are these measures turned upside down.
 """
 
 import math
@@ -96,7 +96,7 @@ def iof(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
 
 
 def giou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
-    """``IoU - (|C| - |A u B|) / |C|``, C the smallest box around both, in (-1, 1]."""
+    """``IoU - (|C| - |A u B|) / |C|``, C the smallest box around both, in [-1, 1]."""
     shared, union = _shared_and_union(a, b)
     hull_width, hull_height = hull_sides(a, b)
     hull = hull_width * hull_height
@@ -104,7 +104,7 @@ def giou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
 
 
 def diou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
-    """``IoU - d^2 / c^2``: d between the centres, c the hull's diagonal, in (-1, 1]."""
+    """``IoU - d^2 / c^2``: d between the centres, c the hull's diagonal, in [-1, 1]."""
     return iou(a, b, eps) - _centre_distance(a, b, eps)
 
 
@@ -134,7 +134,7 @@ def paired_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
         kind: "iou", "iof", "giou", "diou" or "ciou".
 
     Returns:
-        (...,): "iou" and "iof" in [0, 1], "giou" and "diou" in (-1, 1], "ciou" in (-1.5, 1].
+        (...,): "iou" and "iof" in [0, 1], "giou" and "diou" in [-1, 1], "ciou" in [-1.5, 1].
         An inverted or zero-area box shares nothing: its IoU is 0. float16 and bfloat16 are
         computed and returned in float32.
 
@@ -166,7 +166,8 @@ def pairwise_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
         kind: "iou", "iof", "giou", "diou" or "ciou".
 
     Returns:
-        (N, M); the values of `paired_overlap`, to the bit.
+        (N, M); the values of `paired_overlap`, to the bit, but for the last bit of "ciou", where
+        PyTorch's arctangent rounds by an element's place in memory.
 
     Raises:
         TypeError: If boxes are not floating point.
@@ -207,8 +208,8 @@ def _centre_distance(a: Tensor, b: Tensor, eps: float) -> Tensor:
 def _aspect_difference(a: Tensor, b: Tensor, eps: float) -> Tensor:
     """``v`` of CIoU, in [0, 1]: the squared difference of the diagonals' angles over (pi/2)^2.
 
-    atan2 of two sides, the height at least `eps`, is finite with a finite gradient where
-    ``atan(w / h)`` of a flat or a point-like box is not.
+    atan2 is defined where the quotient of ``atan(w / h)`` is not, for a flat box; the floor of the
+    height, a length, does the same for its gradient at a point.
     """
     (a_width, a_height), (b_width, b_height) = sides(a), sides(b)
     difference = torch.atan2(b_width, b_height.clamp(min=eps)) - torch.atan2(

@@ -41,7 +41,7 @@ def sanitize_targets(
     wholly outside the image. A box that reaches over the image's edge is usable.
 
     - "drop" removes unusable boxes and leaves the others as they are.
-    - "clip" also cuts boxes at the image's edges.
+    - "clip" also cuts boxes at the image's edges; other entries, "area" too, stay as they are.
     - "error" raises at the first unusable box.
 
     Args:

@@ -14,7 +14,7 @@ from detloss.registry import Part
 
 @dataclass(frozen=True)
 class Matches:
-    """What each of A anchors of an image answers for. No sentinels: every index is valid.
+    """What each of A anchors of an image answers for. There are no sentinels.
 
     Attributes:
         target_index: (A,) int64, the ground truth of each positive anchor; 0 elsewhere.

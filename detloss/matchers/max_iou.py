@@ -16,8 +16,8 @@ class MaxIoUMatcher(Matcher):
 
     With the low-quality rule every ground truth also claims the anchors that overlap it most,
     ties included, however little that is; such an anchor then answers for the ground truth that
-    *it* overlaps most. A ground truth that overlaps no anchor claims none. Of several ground
-    truths with the same overlap an anchor answers for the first.
+    *it* overlaps most. A ground truth that overlaps no anchor, or is not finite, claims none. Of
+    several ground truths with the same overlap an anchor answers for the first.
 
     Args:
         positive: IoU from which an anchor is positive, in [0, 1].
@@ -72,11 +72,14 @@ class MaxIoUMatcher(Matcher):
         check_match_inputs(anchors, gt_boxes, gt_ignore)
         if len(gt_boxes) == 0:
             nothing = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-            return Matches(nothing.long(), nothing, nothing)
+            return Matches(nothing.long(), nothing, nothing.clone())
 
         overlap = pairwise_overlap(gt_boxes, anchors)
-        if gt_ignore is not None:  # below every threshold, and no best overlap
-            overlap = torch.where(gt_ignore[:, None], -1, overlap)
+        unusable = ~gt_boxes.isfinite().all(1)
+        if gt_ignore is not None:
+            unusable |= gt_ignore
+        # below every threshold, and no best overlap
+        overlap = torch.where(unusable[:, None], -1, overlap)
         best, target_index = overlap.amax(0), overlap.argmax(0)
         positive = (best >= self.positive) & (best > 0)
         if self.low_quality:
@@ -85,6 +88,6 @@ class MaxIoUMatcher(Matcher):
 
         ignored = best >= self.negative
         if gt_ignore is not None:
-            inside = pairwise_overlap(anchors, gt_boxes, kind="iof") >= self.ignore_overlap
-            ignored |= (inside & gt_ignore).any(1)
+            inside = pairwise_overlap(anchors, gt_boxes, kind="iof")
+            ignored |= ((inside >= self.ignore_overlap) & (inside > 0) & gt_ignore).any(1)
         return Matches(torch.where(positive, target_index, 0), positive, ignored & ~positive)

@@ -18,7 +18,7 @@ class RandomBalancedSampler(Sampler):
 
     Args:
         size: Anchors kept at most.
-        positive_fraction: Largest share of positives among them, in [0, 1].
+        positive_fraction: Largest share of positives among them, in [0, 1]; rounded down.
 
     Example:
         >>> positive = torch.tensor([True, True, True, False, False, False])

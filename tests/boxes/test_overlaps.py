@@ -344,6 +344,13 @@ def test_intersection_and_hull(box, shared, hull):
     assert hull_sides(unit, box) == hull
 
 
+def test_two_inverted_boxes_have_no_hull():
+    # taken as they come, the sides would be -2 and -2, the hull 4 and GIoU -1
+    inverted = torch.tensor([2.0, 2.0, 0.0, 0.0])
+    assert hull_sides(inverted, inverted) == (0, 0)
+    assert paired_overlap(inverted, inverted, kind="giou") == 0
+
+
 @pytest.mark.parametrize("measure", [paired_overlap, pairwise_overlap])
 @pytest.mark.parametrize(
     ("a", "b", "error", "message"),

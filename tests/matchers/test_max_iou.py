@@ -440,3 +440,19 @@ def test_rejects(inputs, error, message):
 def test_rejects_options(options, error, message):
     with pytest.raises(error, match=message):
         MaxIoUMatcher(**options)
+
+
+def test_a_ground_truth_that_is_not_finite_claims_nothing():
+    anchors = tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    truths = tensor([[0.0, 0, 10, 10], [float("nan"), 0, 5, 5]])
+    matches = MaxIoUMatcher()(anchors, truths)
+    assert matches.positive.tolist() == [True, False]
+    assert matches.target_index[0] == 0
+
+
+def test_an_ignore_region_that_touches_nothing_ignores_nothing():
+    matcher = MaxIoUMatcher(ignore_overlap=0.0)
+    anchors = tensor([[0.0, 0, 10, 10], [9, 0, 19, 10]])
+    region = tensor([[0.0, 0, 5, 5]])
+    matches = matcher(anchors, region, gt_ignore=torch.tensor([True]))
+    assert matches.ignored.tolist() == [True, False]
