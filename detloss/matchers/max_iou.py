@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import pairwise_overlap
+from detloss.boxes.checking import widen
+from detloss.kernels.pairs import blocks_of_pairs
 from detloss.matchers.base import Matcher, Matches, check_match_inputs
 from detloss.registry import MATCHERS, Fraction
 
@@ -70,24 +72,55 @@ class MaxIoUMatcher(Matcher):
     ) -> Matches:
         """The matches of one image; see `Matcher.forward`. Overlaps alone decide."""
         check_match_inputs(anchors, gt_boxes, gt_ignore)
-        if len(gt_boxes) == 0:
-            nothing = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-            return Matches(nothing.long(), nothing, nothing.clone())
-
-        overlap = pairwise_overlap(gt_boxes, anchors)
-        unusable = ~gt_boxes.isfinite().all(1)
+        anchors, gt_boxes = widen(anchors), widen(gt_boxes)
+        usable = gt_boxes.isfinite().all(1)
         if gt_ignore is not None:
-            unusable |= gt_ignore
-        # below every threshold, and no best overlap
-        overlap = torch.where(unusable[:, None], -1, overlap)
-        best, target_index = overlap.amax(0), overlap.argmax(0)
+            usable &= ~gt_ignore
+        best, target_index, is_best = self._best(anchors, keep_boxes(gt_boxes, usable))
+
         positive = (best >= self.positive) & (best > 0)
         if self.low_quality:
-            best_of_gt = overlap.amax(1, keepdim=True) if len(anchors) else overlap
-            positive |= ((overlap == best_of_gt) & (best_of_gt > 0)).any(0)
-
+            positive |= is_best
         ignored = best >= self.negative
         if gt_ignore is not None:
-            inside = pairwise_overlap(anchors, gt_boxes, kind="iof")
-            ignored |= ((inside >= self.ignore_overlap) & (inside > 0) & gt_ignore).any(1)
+            ignored |= self._inside(anchors, keep_boxes(gt_boxes, gt_ignore))
         return Matches(torch.where(positive, target_index, 0), positive, ignored & ~positive)
+
+    def _best(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Each anchor's largest IoU, whose it is, and whether the anchor is some box's best."""
+        best = anchors.new_zeros(len(anchors))
+        index = torch.zeros(len(anchors), dtype=torch.long, device=anchors.device)
+        is_best = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+        best_of_box = anchors.new_zeros(len(boxes))
+
+        blocks = []
+        for part, near in blocks_of_pairs(anchors, boxes):
+            overlap = pairwise_overlap(boxes[near], anchors[part])
+            best[part], which = overlap.max(0)
+            index[part] = near[which]
+            best_in_block = overlap.amax(1)
+            best_of_box[near] = torch.maximum(best_of_box[near], best_in_block)
+            blocks.append((part, near, best_in_block))
+        if not self.low_quality:
+            return best, index, is_best
+
+        for part, near, best_in_block in blocks:
+            if near.device.type == "cpu" and not torch.compiler.is_compiling():
+                # the few boxes whose best is in this block; the same arithmetic, to the bit
+                near = near[(best_in_block == best_of_box[near]) & (best_in_block > 0)]
+            overlap = pairwise_overlap(boxes[near], anchors[part])
+            is_best[part] = ((overlap == best_of_box[near, None]) & (overlap > 0)).any(0)
+        return best, index, is_best
+
+    def _inside(self, anchors: Tensor, regions: Tensor) -> Tensor:
+        """Whether enough of each anchor lies inside one of the regions."""
+        inside = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+        for part, near in blocks_of_pairs(anchors, regions):
+            share = pairwise_overlap(anchors[part], regions[near], kind="iof")
+            inside[part] = ((share >= self.ignore_overlap) & (share > 0)).any(1)
+        return inside
+
+
+def keep_boxes(boxes: Tensor, kept: Tensor) -> Tensor:
+    """`boxes` (M, 4), those that are not kept shrunk to a point that overlaps nothing."""
+    return torch.where(kept[:, None], boxes, 0)
