@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, softplus
+from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_slope
 from detloss.registry import CLASSIFICATION, Fraction, PerClass
 
 
@@ -59,6 +59,7 @@ def balanced_cross_entropy(
         softplus,
         logits,
         target,
+        with_slope=softplus_with_slope,
         alpha=alpha,
         class_weight=class_weight,
         weight=weight,

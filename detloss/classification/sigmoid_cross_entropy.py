@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, softplus
+from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_slope
 from detloss.registry import CLASSIFICATION, PerClass
 
 
@@ -56,6 +56,7 @@ def sigmoid_cross_entropy(
         softplus,
         logits,
         target,
+        with_slope=softplus_with_slope,
         class_weight=class_weight,
         weight=weight,
         ignore_index=ignore_index,

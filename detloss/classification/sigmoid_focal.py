@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, softplus
+from detloss.kernels import Reduction, binary_loss, eager_softplus, softplus
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -80,6 +80,7 @@ def sigmoid_focal_loss(
         partial(_negative_focal, gamma=gamma),
         logits,
         target,
+        with_slope=partial(_with_slope, gamma=gamma),
         alpha=alpha,
         class_weight=class_weight,
         weight=weight,
@@ -115,6 +116,17 @@ def prior_bias(pi: float = 0.01) -> float:
 def _negative_focal(z: Tensor, gamma: float) -> Tensor:
     """``p^gamma * -ln(1 - p)``; the power as an exponential, whose gradient is finite at p = 0."""
     return (gamma * logsigmoid(z)).exp() * softplus(z)
+
+
+def _with_slope(z: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """The value, and its slope ``gamma L + p (p^gamma - gamma L)``, in few passes over memory."""
+    p = z.sigmoid()
+    loss = eager_softplus(z)
+    # ln p = z - softplus(z)
+    slope = p * p if gamma == 2 else z.sub_(loss).mul_(gamma).exp_()
+    loss = loss.mul_(slope)
+    slope.sub_(loss, alpha=gamma).mul_(p).add_(loss, alpha=gamma)
+    return loss, slope
 
 
 @CLASSIFICATION.register("sigmoid_focal")

@@ -1,7 +1,8 @@
 """How a formula is run: dtypes, weights, reduction and speed, so that techniques are maths only."""
 
 from detloss.kernels.binary import binary_loss
-from detloss.kernels.elementary import softplus
+from detloss.kernels.elementary import eager_softplus, softplus, softplus_with_slope
+from detloss.kernels.engine import Formula
 from detloss.kernels.module import Loss
 from detloss.kernels.reduction import Reduction
 from detloss.kernels.rows import box_loss
@@ -9,12 +10,15 @@ from detloss.kernels.softmax import softmax_loss
 from detloss.kernels.targets import dense_target, is_index_target
 
 __all__ = [
+    "Formula",
     "Loss",
     "Reduction",
     "binary_loss",
     "box_loss",
     "dense_target",
+    "eager_softplus",
     "is_index_target",
     "softmax_loss",
     "softplus",
+    "softplus_with_slope",
 ]

@@ -1,5 +1,7 @@
 """Box losses: one row of coordinates against another, one value a row."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from detloss.boxes.checking import check_boxes, check_same_shape, widen
@@ -8,10 +10,11 @@ from detloss.kernels.reduction import Reduction, check_reduction, check_weight
 
 
 def box_loss(
-    formula: Formula,
+    formula: Callable[[Tensor, Tensor], Tensor],
     pred: Tensor,
     target: Tensor,
     *,
+    fused: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     weight: Tensor | None,
     reduction: Reduction,
 ) -> Tensor:
@@ -29,4 +32,11 @@ def box_loss(
     if weight is not None:
         check_weight(weight, pred.shape, elementwise=False)
     count = pred.shape[:-1].numel()
-    return run(formula, pred, widen(target), weight=weight, count=count, reduction=reduction)
+    return run(
+        Formula(formula, fused),
+        pred,
+        widen(target),
+        weight=weight,
+        count=count,
+        reduction=reduction,
+    )

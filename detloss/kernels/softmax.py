@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from detloss.kernels.engine import run
+from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight
 from detloss.kernels.targets import dense_target, is_index_target, per_class_values
 
@@ -68,7 +68,7 @@ def softmax_loss(
         loss = costs.gather(-1, true[..., None])[..., 0] if by_index else (true * costs).sum(-1)
         return torch.lerp(loss, costs.mean(-1), label_smoothing) if label_smoothing else loss
 
-    return run(formula, logits, target, weight=weight, count=count, reduction=reduction)
+    return run(Formula(formula), logits, target, weight=weight, count=count, reduction=reduction)
 
 
 def class_columns(target: Tensor, columns: int, background_index: int) -> Tensor:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from detloss.boxes.overlaps import ciou
+from detloss.boxes.slopes import AspectDifference, CentreDistance, Pair
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
@@ -58,11 +59,33 @@ def ciou_loss(
     Reference:
         Zheng et al., "Distance-IoU Loss", AAAI 2020, arXiv:1911.08287.
     """
-    return box_loss(partial(_ciou_loss, eps=eps), pred, target, weight=weight, reduction=reduction)
+    return box_loss(
+        partial(_ciou_loss, eps=eps),
+        pred,
+        target,
+        fused=partial(_fused, eps=eps),
+        weight=weight,
+        reduction=reduction,
+    )
 
 
 def _ciou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
     return 1 - ciou(pred, target, eps)
+
+
+def _fused(pred: Tensor, target: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    pair = Pair(pred, target, eps)
+    distance = CentreDistance(pair, eps)
+    aspect = AspectDifference(pair, eps)
+    alpha = aspect.value / (1 - pair.iou + aspect.value).clamp_(min=eps)
+    gradient = pair.gradient(
+        shared=-pair.iou_by_shared,
+        area=-pair.iou_by_area,
+        hull=distance.by_hull,
+        offset=distance.by_offset,
+        side=alpha[:, None] * aspect.by_side,
+    )
+    return 1 - (pair.iou - distance.value - alpha * aspect.value), gradient
 
 
 @REGRESSION.register("ciou")

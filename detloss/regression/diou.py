@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from detloss.boxes.overlaps import diou
+from detloss.boxes.slopes import CentreDistance, Pair
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
@@ -54,11 +55,30 @@ def diou_loss(
     Reference:
         Zheng et al., "Distance-IoU Loss", AAAI 2020, arXiv:1911.08287.
     """
-    return box_loss(partial(_diou_loss, eps=eps), pred, target, weight=weight, reduction=reduction)
+    return box_loss(
+        partial(_diou_loss, eps=eps),
+        pred,
+        target,
+        fused=partial(_fused, eps=eps),
+        weight=weight,
+        reduction=reduction,
+    )
 
 
 def _diou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
     return 1 - diou(pred, target, eps)
+
+
+def _fused(pred: Tensor, target: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    pair = Pair(pred, target, eps)
+    distance = CentreDistance(pair, eps)
+    gradient = pair.gradient(
+        shared=-pair.iou_by_shared,
+        area=-pair.iou_by_area,
+        hull=distance.by_hull,
+        offset=distance.by_offset,
+    )
+    return 1 - (pair.iou - distance.value), gradient
 
 
 @REGRESSION.register("diou")

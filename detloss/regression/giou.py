@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from detloss.boxes.overlaps import giou
+from detloss.boxes.slopes import Pair, by_factor, product, step
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
@@ -54,11 +55,32 @@ def giou_loss(
     Reference:
         Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630.
     """
-    return box_loss(partial(_giou_loss, eps=eps), pred, target, weight=weight, reduction=reduction)
+    return box_loss(
+        partial(_giou_loss, eps=eps),
+        pred,
+        target,
+        fused=partial(_fused, eps=eps),
+        weight=weight,
+        reduction=reduction,
+    )
 
 
 def _giou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
     return 1 - giou(pred, target, eps)
+
+
+def _fused(pred: Tensor, target: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    pair = Pair(pred, target, eps)
+    hull = product(pair.hull)
+    per_hull = hull.clamp(min=eps).reciprocal_()
+    empty = (hull - pair.union).mul_(per_hull)  # share of the hull that neither box covers
+    by_hull = per_hull - step(hull - eps).mul_(empty).mul_(per_hull)
+    gradient = pair.gradient(
+        shared=per_hull - pair.iou_by_shared,
+        area=-per_hull - pair.iou_by_area,
+        hull=by_factor(by_hull, pair.hull),
+    )
+    return 1 - (pair.iou - empty), gradient
 
 
 @REGRESSION.register("giou")

@@ -3,9 +3,11 @@
 from functools import partial
 from typing import ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from detloss.boxes.overlaps import iou
+from detloss.boxes.slopes import Pair
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
@@ -62,8 +64,14 @@ def iou_loss(
     """
     if mode not in get_args(IoUMode):
         raise ValueError(f"mode must be one of {', '.join(get_args(IoUMode))}, got {mode!r}")
-    formula = partial(_iou_loss, mode=mode, eps=eps)
-    return box_loss(formula, pred, target, weight=weight, reduction=reduction)
+    return box_loss(
+        partial(_iou_loss, mode=mode, eps=eps),
+        pred,
+        target,
+        fused=partial(_fused, mode=mode, eps=eps),
+        weight=weight,
+        reduction=reduction,
+    )
 
 
 def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor:
@@ -71,6 +79,19 @@ def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor
     if mode == "log":
         return -overlap.clamp(min=eps).log()
     return 1 - (overlap if mode == "linear" else overlap * overlap)
+
+
+def _fused(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> tuple[Tensor, Tensor]:
+    pair = Pair(pred, target, eps)
+    if mode == "log":
+        floored = pair.iou.clamp(min=eps)
+        loss, by_iou = -floored.log(), -floored.reciprocal() * (pair.iou >= eps)
+    elif mode == "square":
+        loss, by_iou = 1 - pair.iou * pair.iou, -2 * pair.iou
+    else:
+        loss, by_iou = 1 - pair.iou, -torch.ones_like(pair.iou)
+    gradient = pair.gradient(shared=by_iou * pair.iou_by_shared, area=by_iou * pair.iou_by_area)
+    return loss, gradient
 
 
 @REGRESSION.register("iou")

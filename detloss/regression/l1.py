@@ -43,11 +43,16 @@ def l1_loss(
         Girshick, "Fast R-CNN", ICCV 2015, arXiv:1504.08083: the outer part of smooth L1. It is the
         box loss of torchvision's RetinaNet.
     """
-    return box_loss(_l1, pred, target, weight=weight, reduction=reduction)
+    return box_loss(_l1, pred, target, fused=_fused, weight=weight, reduction=reduction)
 
 
 def _l1(pred: Tensor, target: Tensor) -> Tensor:
     return (pred - target).abs().sum(-1)
+
+
+def _fused(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    difference = pred - target
+    return difference.abs().sum(-1), difference.sign_()
 
 
 @REGRESSION.register("l1")

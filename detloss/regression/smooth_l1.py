@@ -51,8 +51,14 @@ def smooth_l1_loss(
         raise ValueError(f"beta must be at least 0, got {beta}")
     if beta == 0:
         return l1_loss(pred, target, weight=weight, reduction=reduction)
-    formula = partial(_smooth_l1, beta=beta)
-    return box_loss(formula, pred, target, weight=weight, reduction=reduction)
+    return box_loss(
+        partial(_smooth_l1, beta=beta),
+        pred,
+        target,
+        fused=partial(_fused, beta=beta),
+        weight=weight,
+        reduction=reduction,
+    )
 
 
 def beta_from_sigma(sigma: float) -> float:
@@ -71,6 +77,13 @@ def _smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     distance = (pred - target).abs()
     inner = distance.clamp(max=beta)  # the distance inside the quadratic part, beta beyond
     return (inner / beta * (distance - inner / 2)).sum(-1)
+
+
+def _fused(pred: Tensor, target: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    difference = pred - target
+    slope = (difference / beta).clamp_(-1, 1)
+    # beta slope is the distance inside the quadratic part, with its sign
+    return difference.sub_(slope, alpha=beta / 2).mul_(slope).sum(-1), slope
 
 
 @REGRESSION.register("smooth_l1")

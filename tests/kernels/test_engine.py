@@ -1,0 +1,237 @@
+"""The engine: however a formula is run, it is the same loss. Over every registered loss."""
+
+import pytest
+import torch
+from boxgen import random_boxes
+from torch.testing import assert_close
+
+import detloss
+from detloss.kernels import engine
+from detloss.registry import CLASSIFICATION, REGRESSION
+
+CLASSES = 4
+LOSSES = [("classification", n) for n in CLASSIFICATION.names() if n != "zero_one"] + [
+    ("box", n) for n in REGRESSION.names()
+]
+REDUCTIONS = ("none", "sum", "mean")
+
+
+def example(kind, count=7, dtype=torch.float64, dense=False):
+    generator = torch.Generator().manual_seed(count)
+    if kind == "box":
+        pred = random_boxes(count, seed=1, extent=10).to(dtype)
+        target = (random_boxes(count, seed=1, extent=10) + 0.5).to(dtype)
+        # ties, where autograd halves the gradient
+        target[: count // 2, :2] = pred[: count // 2, :2]
+        return pred.requires_grad_(), target
+    logits = torch.randn(count, CLASSES, generator=generator, dtype=torch.float64) * 4
+    if dense:
+        target = logits.flip(0).softmax(-1).to(dtype)
+        return logits.to(dtype).requires_grad_(), target
+    return logits.to(dtype).requires_grad_(), torch.arange(count) % (CLASSES + 1) - 1
+
+
+@pytest.fixture(params=LOSSES, ids="-".join)
+def each(request):
+    kind, name = request.param
+    return kind, detloss.build_part(kind, {"type": name})
+
+
+@pytest.fixture
+def plainly(monkeypatch):
+    """Runs a loss by its plain formula and autograd on the whole tensor."""
+
+    def run(function):
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_whole", lambda others: True)
+            return function()
+
+    return run
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(engine, "BLOCK", 2 * CLASSES)
+
+
+def value_and_gradient(loss, pred, target, weight, reduction):
+    value = loss.compute(pred, target, weight=weight, reduction=reduction)
+    scale = torch.linspace(0.5, 2, value.numel(), dtype=value.dtype).reshape(value.shape)
+    (gradient,) = torch.autograd.grad((value * scale).sum(), pred)
+    return value.detach(), gradient
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize("dense", [False, True], ids=["index", "dense"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_blocks_give_what_autograd_gives(
+    each, plainly, small_blocks, reduction, weighted, dense, dtype
+):
+    kind, loss = each
+    pred, target = example(kind, dtype=dtype, dense=dense)
+    weight = torch.tensor([1.0, 0, 2, 0.5, 1, 0, 3]) if weighted else None
+    arguments = (loss, pred, target, weight, reduction)
+    value, gradient = value_and_gradient(*arguments)
+    expected, expected_gradient = plainly(lambda: value_and_gradient(*arguments))
+    assert value.dtype == expected.dtype
+    assert_close(value, expected)
+    assert_close(gradient, expected_gradient)
+
+
+def test_elementwise_weights(small_blocks, plainly):
+    loss = detloss.build_part("classification", {"type": "sigmoid_focal"})
+    pred, target = example("classification")
+    weight = torch.rand(7, CLASSES)
+    weight[2, 1] = 0
+    arguments = (loss, pred, target, weight, "sum")
+    for got, expected in zip(
+        value_and_gradient(*arguments),
+        plainly(lambda: value_and_gradient(*arguments)),
+        strict=True,
+    ):
+        assert_close(got, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alpha": None},
+        {"alpha": [0.1, 0.2, 0.3, 0.4]},
+        {"gamma": 0.0},
+        {"gamma": 0.5},
+        {"gamma": 1.5, "class_weight": [1.0, 2.0, 3.0, 4.0]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dense", [False, True], ids=["index", "dense"])
+def test_focal_options(options, dense, plainly):
+    loss = detloss.build_part("classification", {"type": "sigmoid_focal", **options})
+    arguments = (loss, *example("classification", dense=dense), None, "sum")
+    for got, expected in zip(
+        value_and_gradient(*arguments),
+        plainly(lambda: value_and_gradient(*arguments)),
+        strict=True,
+    ):
+        assert_close(got, expected)
+
+
+@pytest.mark.parametrize("size", [60.0, 100.0, 1e4])
+def test_large_logits_do_not_overflow(each, plainly, size):
+    kind, loss = each
+    if kind == "box":
+        return
+    pred, target = example(kind, dtype=torch.float32)
+    pred = (pred.detach().sign() * size).requires_grad_()
+    arguments = (loss, pred, target, None, "sum")
+    for got, expected in zip(
+        value_and_gradient(*arguments),
+        plainly(lambda: value_and_gradient(*arguments)),
+        strict=True,
+    ):
+        assert got.isfinite().all()
+        assert_close(got, expected)
+
+
+def test_inputs_may_be_strided_or_expanded(each, small_blocks):
+    kind, loss = each
+    pred, target = example(kind)
+    expected = loss.compute(pred, target, weight=None, reduction="none")
+    strided = torch.stack([pred, pred], dim=-1)[..., 0]
+    assert not strided.is_contiguous()
+    assert_close(loss.compute(strided, target, weight=None, reduction="none"), expected)
+    row = pred[:1].expand(7, -1)
+    weight = torch.ones(1).expand(7)
+    assert_close(
+        loss.compute(row, target[:1].expand(target.shape), weight=weight, reduction="sum"),
+        expected[0].sum() * 7,
+    )
+
+
+def test_no_gradient_is_computed_under_no_grad(each, monkeypatch):
+    kind, loss = each
+    pred, target = example(kind)
+    expected = loss(pred, target)
+    monkeypatch.setattr(engine.Formula, "value_and_gradient", None)
+    with torch.no_grad():
+        assert_close(loss(pred, target), expected)
+    assert_close(loss(pred.detach(), target), expected.detach())
+
+
+def test_backward_twice_gives_the_same_twice(each):
+    kind, loss = each
+    pred, target = example(kind)
+    value = loss(pred, target)
+    value.backward(retain_graph=True)
+    first = pred.grad.clone()
+    value.backward()
+    assert_close(pred.grad, 2 * first)
+
+
+def test_the_gradient_is_given_away_and_not_kept():
+    loss = detloss.build_part("box", {"type": "giou"})
+    pred, target = example("box")
+    value = loss.compute(pred, target, weight=None, reduction="sum")
+    place = value.grad_fn.gradient.data_ptr()
+    (gradient,) = torch.autograd.grad(value, pred, retain_graph=True)
+    assert gradient.data_ptr() == place, "given away, not copied"
+    assert value.grad_fn.gradient is None
+
+
+def test_the_gradient_of_the_gradient(each, plainly):
+    kind, loss = each
+    pred, target = example(kind)
+
+    def penalty():
+        value = loss.compute(pred, target, weight=None, reduction="sum")
+        (gradient,) = torch.autograd.grad(value, pred, create_graph=True)
+        assert gradient.requires_grad or loss.type_name in ("l1", "hinge")
+        if not gradient.requires_grad:
+            return gradient
+        return torch.autograd.grad(gradient.square().sum(), pred, allow_unused=True)[0]
+
+    got, expected = penalty(), plainly(penalty)
+    assert_close(got, expected)
+
+
+def test_func_transforms(each):
+    kind, loss = each
+    pred, target = example(kind)
+    _, expected = value_and_gradient(loss, pred, target, None, "sum")
+
+    def total(p, t):
+        return loss.compute(p, t, weight=None, reduction="sum")
+
+    assert_close(torch.func.grad(total)(pred.detach(), target), expected / 0.5)
+    each_row = torch.func.vmap(total)(pred.detach()[:, None], target[:, None])
+    rows = loss.compute(pred.detach(), target, weight=None, reduction="none")
+    assert_close(each_row, rows.sum(-1) if rows.ndim == 2 else rows)
+
+
+def test_a_weight_may_be_learned(each):
+    kind, loss = each
+    pred, target = example(kind)
+    weight = torch.ones(7, dtype=torch.float64, requires_grad=True)
+    rows = loss.compute(pred, target, weight=None, reduction="none").detach()
+    loss.compute(pred, target, weight=weight, reduction="sum").backward()
+    assert_close(weight.grad, rows.sum(-1) if rows.ndim == 2 else rows)
+
+
+def test_a_soft_target_may_get_a_gradient():
+    loss = detloss.build_part("classification", {"type": "softmax_cross_entropy"})
+    pred, target = example("classification", dense=True)
+    target.requires_grad_()
+    loss.compute(pred, target, weight=None, reduction="sum").backward()
+    assert_close(target.grad, -pred.detach().log_softmax(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_changes_nothing(each, dtype):
+    kind, loss = each
+    pred, target = example(kind, dtype=torch.float32)
+    expected = value_and_gradient(loss, pred, target, None, "mean")
+    with torch.autocast("cpu", dtype=dtype):
+        got = value_and_gradient(loss, pred, target, None, "mean")
+    for one, other in zip(got, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert_close(one, other)
