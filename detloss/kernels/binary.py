@@ -84,7 +84,7 @@ def _of_index(
     """The formula for class indices (N,): of each row at most one column says yes."""
 
     def value(x: Tensor, index: Tensor) -> Tensor:
-        is_yes = index[:, None] == torch.arange(x.shape[-1], device=x.device)
+        is_yes = index[..., None] == torch.arange(x.shape[-1], device=x.device)
         return negative(torch.where(is_yes, -x, x)) * torch.where(is_yes, yes, no)
 
     if with_slope is None:

@@ -38,8 +38,8 @@ def dense_target(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def per_class_values(name: str, values: Sequence[float] | Tensor, logits: Tensor) -> Tensor:
-    """`values` as a (C,) tensor beside `logits`; raises ValueError on any other length."""
-    values = torch.as_tensor(values, dtype=widen(logits).dtype, device=logits.device)
+    """`values` as a (C,) constant beside `logits`; raises ValueError on any other length."""
+    values = torch.as_tensor(values, dtype=widen(logits).dtype, device=logits.device).detach()
     classes = logits.shape[-1]
     if values.shape != (classes,):
         raise ValueError(

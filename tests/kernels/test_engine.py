@@ -194,6 +194,17 @@ def test_the_gradient_of_the_gradient(each, plainly):
     assert_close(got, expected)
 
 
+def test_leading_axes_by_the_plain_formula(each, plainly):
+    kind, loss = each
+    pred, target = example(kind, 6)
+    folded = pred.unflatten(0, (2, 3)), target.unflatten(0, (2, 3))
+    rows = loss.compute(pred, target, weight=None, reduction="none")
+    assert_close(
+        plainly(lambda: loss.compute(*folded, weight=None, reduction="none")),
+        rows.unflatten(0, (2, 3)),
+    )
+
+
 def test_func_transforms(each):
     kind, loss = each
     pred, target = example(kind)
