@@ -14,26 +14,29 @@ from pathlib import Path
 import detection_data
 from figures import draw_comparison
 from rich.table import Table
-from train_detector import Result, Settings, console, finish, start, train
+from train_detector import Result, Settings, config_path, console, finish, report, start, train
 
 import detloss
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains with every config and compares; returns the exit status."""
-    runs = parse(arguments)
+    settings = parse(arguments)
+    first = next(iter(settings.values()))
     try:
-        criteria = {name: detloss.load_config(settings.config) for name, settings in runs.items()}
-        first = next(iter(runs.values()))
         data = detection_data.load_data(first.data, seed=first.seed, policy=first.policy)
+        criteria = {
+            name: detloss.load_config(config_path(one.config)) for name, one in settings.items()
+        }
+        runs = {name: start(one, data, criteria[name]) for name, one in settings.items()}
     except (detloss.ConfigError, FileNotFoundError, ValueError) as error:
         console.print(str(error), style="red", soft_wrap=True, markup=False, highlight=False)
         return 2
+    report(data.changes)
 
     results: dict[str, Result] = {}
-    for name, settings in runs.items():
+    for name, run in runs.items():
         console.print(name, style="bold")
-        run = start(settings, data, criteria[name])
         if not train(run, data):
             console.print("Stopped; a comparison starts over.")
             return 130

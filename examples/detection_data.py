@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,7 +115,7 @@ class DigitScenes:
 
     size = 128
     most_digits = 6
-    heights = (16.0, 44.0)
+    heights = (18.0, 48.0)
 
     def __init__(
         self, digits: Array, labels: npt.NDArray[np.int64], *, count: int, seed: Sequence[int]
@@ -135,7 +136,7 @@ class DigitScenes:
     def _compose(self, index: int) -> tuple[Tensor, Target]:
         """Pixels (3, H, W) uint8, few enough to be kept, and their target."""
         rng = np.random.default_rng((*self.seed, index))
-        brightness = rng.uniform(0.15, 0.85)
+        brightness = rng.uniform(0.2, 0.9)
         scene = background(rng, self.size, brightness)
         boxes: list[tuple[int, int, int, int]] = []
         labels: list[int] = []
@@ -157,10 +158,9 @@ class DigitScenes:
 
 def background(rng: np.random.Generator, size: int, brightness: float) -> Array:
     """Uneven tint (size, size, 3): a few random colours blurred into each other, and grain."""
-    patches = brightness + rng.normal(0, 0.07, (1, 3, 4, 4))
-    blurred = interpolate(
-        torch.from_numpy(patches.astype(np.float32)), (size, size), mode="bicubic"
-    )
+    light, tint = rng.normal(0, 0.06, (1, 1, 4, 4)), rng.normal(0, 0.03, (1, 3, 4, 4))
+    patches = torch.from_numpy((brightness + light + tint).astype(np.float32))
+    blurred = interpolate(patches, (size, size), mode="bicubic")
     grain = rng.normal(0, 0.015, (size, size, 1)).astype(np.float32)
     return blurred[0].permute(1, 2, 0).numpy() + grain
 
@@ -172,16 +172,11 @@ def ink(rng: np.random.Generator, brightness: float) -> Array:
 
 
 def stamp(digit: Array, *, height: float) -> Array:
-    """Opacity (H, W) of a digit scaled up to about `height` pixels, cropped to what is visible."""
-    scale = height / np.ptp(np.nonzero(digit.max(axis=1))[0]).clip(min=1)
-    smooth = interpolate(
-        torch.from_numpy(digit)[None, None],
-        scale_factor=(scale, scale),
-        mode="bicubic",
-        align_corners=False,
-        recompute_scale_factor=False,
-    )
-    opacity: Array = ((smooth[0, 0] - 0.3) / 0.3).clamp(0, 1).numpy()
+    """Opacity (H, W) of a digit whose 8 rows span `height` pixels, cropped to what is visible."""
+    padded = torch.from_numpy(np.pad(digit, 1))
+    size = round(height * len(padded) / len(digit))
+    smooth = interpolate(padded[None, None], (size, size), mode="bicubic")
+    opacity: Array = ((smooth[0, 0] - 0.35) / 0.3).clamp(0, 1).numpy()
     rows = np.nonzero(opacity.max(axis=1) >= 0.5)[0]
     columns = np.nonzero(opacity.max(axis=0) >= 0.5)[0]
     return opacity[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -245,38 +240,38 @@ class Photos:
 def voc_photos(folder: Path, *, policy: str) -> DetectionData:
     """A Pascal VOC folder: its train and test splits; ``difficult`` objects are ignored.
 
-    Coordinates are taken as they are written: the tools that write this format today do not count
-    pixels from one, as the original challenge did.
+    The boxes of all annotations are checked, those of a split that is not used too. Coordinates are
+    taken as written: today's tools do not count pixels from one, as the original challenge did.
     """
     splits = {
         name: existing(folder / "ImageSets" / "Main" / f"{name}.txt").read_text().split()
         for name in ("train", "test")
     }
-    trees = {
-        name: ElementTree.parse(existing(folder / "Annotations" / f"{name}.xml"))
-        for name in splits["train"] + splits["test"]
+    objects_of = {
+        path.stem: list(ElementTree.parse(path).iter("object"))
+        for path in sorted(existing(folder / "Annotations").glob("*.xml"))
     }
-    classes = tuple(
-        sorted(
-            {entry.findtext("name", "") for tree in trees.values() for entry in tree.iter("object")}
-        )
-    )
+    name_of = methodcaller("findtext", "name", "")
+    classes = tuple(sorted({name_of(entry) for found in objects_of.values() for entry in found}))
     changes: list[str] = []
 
     def photo(name: str) -> Photo:
-        objects = list(trees[name].iter("object"))
+        objects = objects_of[name]
         target = make_target(
             [
                 [float(entry.findtext(f"bndbox/{side}", "nan")) for side in VOC_SIDES]
                 for entry in objects
             ],
-            [classes.index(entry.findtext("name", "")) for entry in objects],
+            [classes.index(name_of(entry)) for entry in objects],
             [entry.findtext("difficult") == "1" for entry in objects],
         )
         path = existing(folder / "JPEGImages" / f"{name}.jpg")
         return checked_photo(path, target, f"Annotations/{name}.xml", policy, changes)
 
-    train, test = ([photo(name) for name in names] for names in splits.values())
+    photos = {name: photo(name) for name in objects_of}
+    for name in [*splits["train"], *splits["test"]]:
+        existing(folder / "Annotations" / f"{name}.xml")
+    train, test = ([photos[name] for name in names] for names in splits.values())
     return photo_data(classes, train, test, changes)
 
 

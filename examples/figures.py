@@ -1,6 +1,7 @@
 """The pictures that the examples draw."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -8,9 +9,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
-COLOURS = plt.get_cmap("tab10").colors
+CURVES = ("#2f6fd0", "#e0662b", "#2a9d6f", "#a04fc0", "#c2344f", "#7a8490")
+BOXES = (
+    *("#5aa9ff", "#ffa13d", "#53dd8c", "#ff6b6b", "#b99bff"),
+    *("#ffd84d", "#ff86c8", "#37d5c8", "#c6ea5c", "#f2b8a0"),
+)
 INK, FAINT = "#22272e", "#8a929c"
 STYLE = {
     "axes.edgecolor": FAINT,
@@ -37,11 +44,15 @@ def draw_losses(path: Path, history: Mapping[str, Sequence[float]], title: str) 
     """
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
-        for (name, values), colour in zip(history.items(), COLOURS, strict=False):
+        for (name, values), colour in zip(history.items(), cycle(CURVES)):
             steps = np.arange(1, len(values) + 1)
             axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
             axes.plot(steps, running_mean(values), color=colour, linewidth=2, label=name)
-        axes.set(yscale="log", xlabel="step", ylabel="loss (weighted term)", title=title)
+        axes.set(yscale="log", xlabel="step", ylabel="weighted loss", title=title)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.01)
         axes.grid(axis="y", alpha=0.2)
         axes.legend(loc="upper right")
         save(figure, path)
@@ -62,8 +73,9 @@ def draw_detections(
     targets: Sequence[Mapping[str, Tensor]],
     detections: Sequence[Mapping[str, Tensor]],
     classes: Sequence[str],
+    title: str,
     *,
-    min_score: float = 0.4,
+    min_score: float = 0.3,
 ) -> None:
     """For each image its ground truth above its detections.
 
@@ -73,11 +85,15 @@ def draw_detections(
         targets: For each its "boxes", "labels" and "ignore".
         detections: For each its "boxes", "labels" and "scores".
         classes: Name of each label.
+        title: What was trained with what.
         min_score: Detections below are not drawn.
     """
     with plt.style.context(STYLE):
+        height, width = images[0].shape[-2:]
+        inches = 0.22 * width**0.5  # a photo wider than a scene, though not in proportion
+        size = inches * len(images), 2 * inches * height / width + 0.6
         figure, rows = plt.subplots(
-            2, len(images), figsize=(2.5 * len(images), 5.4), layout="constrained", squeeze=False
+            2, len(images), figsize=size, layout="constrained", squeeze=False
         )
         for column, image in enumerate(images):
             truth, found = targets[column], detections[column]
@@ -87,12 +103,15 @@ def draw_detections(
             ):
                 draw_box(rows[0, column], box, label, classes[label], dashed=ignore)
             show(rows[1, column], image)
-            for box, label, score in zip(
-                found["boxes"], found["labels"].tolist(), found["scores"].tolist(), strict=True
-            ):
-                if score >= min_score:
-                    draw_box(rows[1, column], box, label, f"{classes[label]} {score:.2f}")
-        rows[0, 0].set_title("ground truth")
+            shown = [
+                place for place in found["scores"].argsort() if found["scores"][place] >= min_score
+            ]
+            for place in shown:  # the best last, on top
+                label, score = int(found["labels"][place]), float(found["scores"][place])
+                draw_box(
+                    rows[1, column], found["boxes"][place], label, f"{classes[label]} {score:.2f}"
+                )
+        rows[0, 0].set_title(f"{title}: ground truth")
         rows[1, 0].set_title(f"detections with a score of at least {min_score:g}")
         save(figure, path)
 
@@ -104,22 +123,33 @@ def show(axes: Axes, image: Tensor) -> None:
 
 
 def draw_box(axes: Axes, box: Tensor, label: int, text: str, *, dashed: bool = False) -> None:
-    """A box in its class's colour, with its text on top where there is room, else below."""
+    """A box in its class's colour, with its text at the corner where there is room."""
     x1, y1, x2, y2 = box.tolist()
-    colour = COLOURS[label % len(COLOURS)]
-    style = "--" if dashed else "-"
+    colour = BOXES[label % len(BOXES)]
+    outline = withStroke(linewidth=3, foreground=INK, alpha=0.6)  # seen on any background
     axes.add_patch(
-        Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour, lw=1.6, ls=style)
+        Rectangle(
+            (x1, y1),
+            x2 - x1,
+            y2 - y1,
+            fill=False,
+            edgecolor=colour,
+            linewidth=1.6,
+            linestyle="--" if dashed else "-",
+            path_effects=[outline],
+        )
     )
-    above = y1 > axes.get_ylim()[0] * 0.08
+    above, right = y1 > axes.get_ylim()[0] * 0.08, x1 > axes.get_xlim()[1] * 0.7
     axes.text(
-        x1,
+        x2 if right else x1,
         y1 if above else y2,
         text,
-        color="white",
-        fontsize=7,
+        color=INK,
+        fontsize=6.5,
+        horizontalalignment="right" if right else "left",
         verticalalignment="bottom" if above else "top",
-        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
+        bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
+        in_layout=False,
     )
 
 
@@ -136,7 +166,7 @@ def draw_comparison(
     """
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
-        for (name, values), colour in zip(precision.items(), COLOURS, strict=False):
+        for (name, values), colour in zip(precision.items(), cycle(CURVES)):
             label = f"{name}: AP {np.mean(values):.3f}"
             axes.plot(thresholds, values, color=colour, linewidth=2, marker="o", label=label)
         axes.set(xlabel="IoU that counts as found", ylabel="average precision", title=title)

@@ -3,13 +3,14 @@
     python examples/train_detector.py --config configs/retinanet_giou.yaml
 
 trains on scenes of handwritten digits, which need no download; ``--data voc:DIR`` and ``--data
-coco:IMAGES:ANNOTATIONS.json`` train on photos. Into ``--out`` go metrics.json, the resolved config,
-the loss curves, a picture of detections beside the ground truth, and a checkpoint. Ctrl-C saves a
-checkpoint too and says how to go on.
+coco:IMAGES:ANNOTATIONS.json`` train on photos, and ``--time-limit 15`` ends in time. Into ``--out``
+go metrics.json, the resolved config, the loss curves, a picture of detections beside the ground
+truth, and a checkpoint. Ctrl-C saves a checkpoint too and says how to go on.
 """
 
 import argparse
 import json
+import math
 import shlex
 import signal
 import sys
@@ -21,17 +22,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from detection_data import DATA_FORMS, DetectionData, ImageSet, Target, load_data
 from figures import draw_detections, draw_losses
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from small_retinanet import small_retinanet
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection import RetinaNet
 
@@ -39,8 +40,8 @@ import detloss
 from detloss.integrations.torchvision import use_loss
 
 ROOT = Path(__file__).parents[1]
-PICTURED = 6
-"""Test images in the picture."""
+PICTURED = 5
+"""Test images in the picture, spread evenly over the test set."""
 
 console = Console()
 
@@ -50,21 +51,23 @@ class Settings:
     """All that a run depends on.
 
     Attributes:
-        config: YAML file that names the losses.
+        config: YAML file that names the losses, see `config_path`.
         data: ``digits``, ``voc:DIR`` or ``coco:IMAGES:ANNOTATIONS.json``.
         policy: What to do with bad boxes in the data: "drop", "clip" or "error".
-        steps: Training steps.
+        steps: Training steps, None for as many as the time allows.
+        time_limit: Minutes of training, None for as many as the steps take.
         batch_size: Images a step.
-        learning_rate: Peak of the one-cycle schedule.
+        learning_rate: Its peak, see `one_cycle`.
         seed: Of the weights, the scenes and their order.
         device: Where to train.
         out: Folder of the results.
     """
 
-    config: str = str(ROOT / "configs" / "retinanet.yaml")
+    config: str = "configs/retinanet.yaml"
     data: str = "digits"
     policy: str = "drop"
-    steps: int = 1200
+    steps: int | None = 1200
+    time_limit: float | None = None
     batch_size: int = 16
     learning_rate: float = 3e-3
     seed: int = 0
@@ -94,7 +97,6 @@ class Run:
     settings: Settings
     model: RetinaNet
     optimizer: Optimizer
-    schedule: LRScheduler
     history: dict[str, list[float]]
     seconds: float = 0.0
 
@@ -103,20 +105,27 @@ class Run:
         """Steps done."""
         return len(next(iter(self.history.values()), []))
 
+    @property
+    def progress(self) -> float:
+        """How much of the training is done, from 0 to 1, by steps or by time."""
+        steps, minutes = self.settings.steps, self.settings.time_limit
+        by_steps = self.step / steps if steps else 0.0
+        by_time = self.seconds / (60 * minutes) if minutes else 0.0
+        return min(max(by_steps, by_time), 1.0)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, evaluates and draws; returns the exit status."""
     settings, resume = parse(arguments)
     try:
-        criterion = detloss.load_config(settings.config)
+        criterion = detloss.load_config(config_path(settings.config))
         data = load_data(settings.data, seed=settings.seed, policy=settings.policy)
+        run = start(settings, data, criterion)
     except (detloss.ConfigError, FileNotFoundError, ValueError) as error:
         console.print(str(error), style="red", soft_wrap=True, markup=False, highlight=False)
         return 2
-    for change in data.changes:
-        console.print(change, style="yellow", soft_wrap=True, markup=False, highlight=False)
+    report(data.changes)
 
-    run = start(settings, data, criterion)
     if resume is not None:
         load_checkpoint(resume, run)
     if not train(run, data):
@@ -142,24 +151,43 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None]:
         choices=("drop", "clip", "error"),
         help="what to do with bad boxes in the data",
     )
-    parser.add_argument("--steps", type=int, default=defaults.steps)
+    parser.add_argument("--steps", type=int, help=f"{defaults.steps} unless a time limit is given")
+    parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="of training")
     parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
     parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--device", default=defaults.device, help="such as cpu or cuda")
     parser.add_argument("--out", default=defaults.out, help="folder of the results")
     parser.add_argument(
-        "--resume", type=Path, help="checkpoint to go on from; the other options are its own"
+        "--resume", type=Path, help="checkpoint to go on from, without other options"
     )
     options = vars(parser.parse_args(arguments))
     resume = options.pop("resume")
     if resume is not None:
         if not resume.is_file():
             parser.error(f"--resume: no checkpoint {resume}")
+        given = [name for name, value in options.items() if value != parser.get_default(name)]
+        if given:
+            extra = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            parser.error(f"--resume goes on with the settings of the run; leave out {extra}")
         return Settings(**torch.load(resume, weights_only=True)["settings"]), resume
-    if options["steps"] < 1 or options["batch_size"] < 1:
-        parser.error("--steps and --batch-size must be at least 1")
+    for name in ("steps", "time_limit", "batch_size", "learning_rate"):
+        if options[name] is not None and options[name] <= 0:
+            parser.error(f"--{name.replace('_', '-')} must be positive, got {options[name]}")
+    if options["steps"] is None and options["time_limit"] is None:
+        options["steps"] = defaults.steps
     return Settings(**options), None
+
+
+def report(changes: Sequence[str]) -> None:
+    """What was wrong with the data, a line each."""
+    for change in changes:
+        console.print(change, style="yellow", soft_wrap=True, markup=False, highlight=False)
+
+
+def config_path(text: str) -> Path:
+    """The file `text` names, from where the user is or else from the repository."""
+    return Path(text) if Path(text).exists() else ROOT / text
 
 
 def start(settings: Settings, data: DetectionData, criterion: detloss.DetectorLoss) -> Run:
@@ -174,21 +202,20 @@ def start(settings: Settings, data: DetectionData, criterion: detloss.DetectorLo
     )
     use_loss(model, criterion).to(settings.device)
     optimizer = AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
-    schedule = OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=settings.steps + 1, pct_start=0.15
-    )
     history: dict[str, list[float]] = {name: [] for name in criterion.term_names}
-    return Run(settings, model, optimizer, schedule, history)
+    return Run(settings, model, optimizer, history)
 
 
 def train(run: Run, data: DetectionData) -> bool:
-    """Trains to the last step; returns False if the user interrupted it."""
-    settings = run.settings
+    """Trains to the last step or the time limit; returns False if the user interrupted it."""
+    settings, seconds_before, steps_before = run.settings, run.seconds, run.step
+    began = time.perf_counter() - seconds_before
     run.model.train()
-    began, done_before = time.perf_counter() - run.seconds, run.step
-    with interruptible() as interrupted, progress_bar() as progress:
-        task = progress.add_task("", total=settings.steps, completed=run.step, terms="", speed="")
-        while run.step < settings.steps and not interrupted:
+    with interruptible() as interrupted, progress_bar() as bar:
+        task = bar.add_task("", total=1.0, step=run.step, terms="", speed="")
+        while run.progress < 1 and not interrupted:
+            for group in run.optimizer.param_groups:
+                group["lr"] = settings.learning_rate * one_cycle(run.progress)
             images, targets = batch(data, run.step, settings)
             terms = run.model(images, targets)
             total: Tensor = torch.stack(list(terms.values())).sum()
@@ -196,20 +223,26 @@ def train(run: Run, data: DetectionData) -> bool:
             total.backward()
             torch.nn.utils.clip_grad_norm_(run.model.parameters(), 10.0)
             run.optimizer.step()
-            run.schedule.step()
 
             for name, term in terms.items():
                 run.history[name].append(term.item())
-            seconds = time.perf_counter() - began - run.seconds
-            speed = (run.step - done_before) * settings.batch_size / seconds
-            progress.update(
+            run.seconds = time.perf_counter() - began
+            images_seen = (run.step - steps_before) * settings.batch_size
+            bar.update(
                 task,
-                completed=run.step,
+                completed=run.progress,
+                step=run.step,
                 terms="  ".join(f"{name} {values[-1]:.3f}" for name, values in run.history.items()),
-                speed=f"{speed:.0f} images/s",
+                speed=f"{images_seen / (run.seconds - seconds_before):.0f} images/s",
             )
-    run.seconds = time.perf_counter() - began
-    return run.step == settings.steps
+    return run.progress == 1
+
+
+def one_cycle(progress: float, warmup: float = 0.15) -> float:
+    """Factor of the learning rate: up from 0.04 in a straight line, then down to 0 in a cosine."""
+    if progress < warmup:
+        return 0.04 + 0.96 * progress / warmup
+    return 0.5 + 0.5 * math.cos(math.pi * (progress - warmup) / (1 - warmup))
 
 
 def batch(data: DetectionData, step: int, settings: Settings) -> tuple[list[Tensor], list[Target]]:
@@ -217,10 +250,10 @@ def batch(data: DetectionData, step: int, settings: Settings) -> tuple[list[Tens
     images, targets = [], []
     for place in range(step * settings.batch_size, (step + 1) * settings.batch_size):
         epoch, index = divmod(place, len(data.train))
-        shuffled = torch.Generator().manual_seed(settings.seed + epoch)
-        order = torch.randperm(len(data.train), generator=shuffled)
+        rng = np.random.default_rng((settings.seed, epoch))
+        order, mirrored = rng.permutation(len(data.train)), rng.random(len(data.train)) < 0.5
         image, target = data.train[int(order[index])]
-        if data.flip and torch.rand((), generator=torch.Generator().manual_seed(place)) < 0.5:
+        if data.flip and mirrored[index]:
             image, target = mirror(image, target)
         images.append(image.to(settings.device))
         targets.append({key: value.to(settings.device) for key, value in target.items()})
@@ -253,7 +286,7 @@ def interruptible() -> Iterator[list[int]]:
 def progress_bar() -> Progress:
     """Steps, each term, images per second and the time that is left."""
     return Progress(
-        MofNCompleteColumn(),
+        TextColumn("step {task.fields[step]}"),
         BarColumn(),
         TextColumn("{task.fields[terms]}"),
         TextColumn("[cyan]{task.fields[speed]}"),
@@ -271,7 +304,6 @@ def save_checkpoint(run: Run) -> Path:
         "settings": asdict(run.settings),
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
-        "schedule": run.schedule.state_dict(),
         "history": run.history,
         "seconds": run.seconds,
     }
@@ -284,7 +316,6 @@ def load_checkpoint(path: Path, run: Run) -> None:
     state = torch.load(path, map_location=run.settings.device, weights_only=True)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
-    run.schedule.load_state_dict(state["schedule"])
     run.history = state["history"]
     run.seconds = state["seconds"]
 
@@ -297,20 +328,21 @@ def finish(run: Run, data: DetectionData, criterion: detloss.DetectorLoss) -> Re
     detections = detect(run.model, data.test, settings)
     result = evaluate(detections, data.test)
     result.metrics.update(
-        steps=settings.steps,
+        steps=run.step,
         seconds_training=round(run.seconds, 1),
         seconds_evaluation=round(time.perf_counter() - began, 1),
-        images_per_second=round(settings.steps * settings.batch_size / run.seconds, 1),
+        images_per_second=round(run.step * settings.batch_size / run.seconds, 1),
         settings=asdict(settings),
     )
     (folder / "metrics.json").write_text(json.dumps(result.metrics, indent=2) + "\n")
     (folder / "config.yaml").write_text(yaml.safe_dump(criterion.config(), sort_keys=False))
 
-    name = Path(settings.config).stem
-    draw_losses(folder / "losses.png", run.history, f"{name} on {settings.data.split(':')[0]}")
-    pictured = range(min(PICTURED, len(data.test)))
+    title = f"{Path(settings.config).stem} on {settings.data.split(':')[0]}"
+    draw_losses(folder / "losses.png", run.history, title)
+    pictured = np.linspace(0, len(data.test) - 1, min(PICTURED, len(data.test))).round().astype(int)
     images, targets = zip(*(data.test[index] for index in pictured), strict=True)
-    draw_detections(folder / "detections.png", images, targets, detections, data.classes)
+    found = [detections[index] for index in pictured]
+    draw_detections(folder / "detections.png", images, targets, found, data.classes, title)
     return result
 
 

@@ -2,10 +2,11 @@
 
 import json
 
+import detection_data
 import numpy as np
 import pytest
 import torch
-from detection_data import digit_scenes, load_data
+from detection_data import digit_scenes, load_data, stamp
 from PIL import Image
 
 VOC_OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>
@@ -25,6 +26,7 @@ def voc(tmp_path):
         "a": [("cat", 0, (1, 2, 30, 40)), ("dog", 1, (5, 5, 20, 20)), ("cat", 0, (9, 9, 9, 30))],
         "b": [],
         "c": [("dog", 0, (0, 0, 64, 48))],
+        "unused": [("dog", 0, (5, 8, 5, 8))],
     }
     for name, entries in objects.items():
         write_image(tmp_path / "JPEGImages" / f"{name}.jpg")
@@ -83,6 +85,28 @@ def test_scenes_hold_one_to_six_digits_inside_the_image_and_apart():
         assert not overlapping.any()
 
 
+def test_boxes_are_tight_around_the_digits(monkeypatch):
+    grey = np.full((128, 128, 3), 102 / 255, dtype=np.float32)
+    monkeypatch.setattr(detection_data, "background", lambda rng, size, brightness: grey.copy())
+    scenes = digit_scenes(seed=0).train
+    for index in range(20):
+        image, target = scenes[index]
+        painted = ((image * 255 - 102).abs() > 0.5).any(dim=0)
+        for x1, y1, x2, y2 in target["boxes"].int().tolist():
+            inside = painted[y1:y2, x1:x2]
+            edges = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
+            assert all(edge.any() for edge in edges), "a side without a pixel of the digit"
+            painted[y1:y2, x1:x2] = False
+        assert not painted.any(), "a pixel of a digit outside its box"
+
+
+@pytest.mark.parametrize("height", [18.0, 48.0])
+def test_a_stamp_has_about_the_height_asked_for(height):
+    shapes = [stamp(digit, height=height).shape for digit in digit_scenes(seed=0).test.digits]
+    assert max(tall for tall, _ in shapes) <= 1.1 * height
+    assert np.median([tall for tall, _ in shapes]) > 0.8 * height
+
+
 def test_no_digit_of_the_test_scenes_is_trained_on():
     data = digit_scenes(seed=0)
     trained = {digit.tobytes() for digit in data.train.digits}
@@ -93,7 +117,10 @@ def test_no_digit_of_the_test_scenes_is_trained_on():
 def test_voc_reports_and_drops_the_box_without_area(voc):
     data = load_data(f"voc:{voc}")
     assert data.classes == ("cat", "dog")
-    assert data.changes == ("Annotations/a.xml: box 2 (9, 9, 9, 30) dropped: no area",)
+    assert data.changes == (
+        "Annotations/a.xml: box 2 (9, 9, 9, 30) dropped: no area",
+        "Annotations/unused.xml: box 0 (5, 8, 5, 8) dropped: no area",
+    )
     assert (len(data.train), len(data.test)) == (2, 1)
     image, target = data.train[0]
     assert image.shape == (3, 240, 320)
@@ -107,6 +134,20 @@ def test_voc_reports_and_drops_the_box_without_area(voc):
 def test_voc_with_the_policy_error_names_the_file(voc):
     with pytest.raises(ValueError, match=r"Annotations/a.xml: .*\[2\].*no area"):
         load_data(f"voc:{voc}", policy="error")
+
+
+def test_voc_with_the_policy_clip_cuts_at_the_edge(voc):
+    path = voc / "Annotations" / "c.xml"
+    path.write_text(path.read_text().replace("<xmax>64", "<xmax>70"))
+    data = load_data(f"voc:{voc}", policy="clip")
+    assert "Annotations/c.xml: box 0 (0, 0, 70, 48) clipped: over the edge" in data.changes
+    assert torch.equal(data.test[0][1]["boxes"], torch.tensor([[0.0, 0, 320, 240]]))
+
+
+def test_voc_without_an_annotation_names_it(voc):
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("a\nlost\n")
+    with pytest.raises(FileNotFoundError, match=r"no .*Annotations/lost.xml"):
+        load_data(f"voc:{voc}")
 
 
 def test_coco_splits_by_name_and_ignores_crowds(coco):

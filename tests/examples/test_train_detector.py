@@ -11,7 +11,18 @@ import torch
 import train_detector
 import yaml
 from detection_data import digit_scenes
-from train_detector import Settings, batch, load_checkpoint, main, mirror, start, train
+from train_detector import (
+    Settings,
+    batch,
+    config_path,
+    load_checkpoint,
+    main,
+    mirror,
+    one_cycle,
+    parse,
+    start,
+    train,
+)
 
 import detloss
 
@@ -102,6 +113,56 @@ def test_a_resumed_run_is_the_uninterrupted_run(settings, monkeypatch, tmp_path)
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
+def test_a_time_limit_ends_the_training(few_scenes, settings, capsys):
+    limited = replace(settings, steps=None, time_limit=1e-6)
+    data = digit_scenes(seed=0, train=12, test=4)
+    run = start(limited, data, detloss.load_config(CONFIG))
+    assert train(run, data)
+    assert run.step == 1
+    assert run.progress == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "minutes"),
+    [
+        pytest.param([], Settings().steps, None, id="the default steps"),
+        pytest.param(["--time-limit", "15"], None, 15, id="a time limit replaces them"),
+        pytest.param(["--time-limit", "15", "--steps", "9"], 9, 15, id="both: what comes first"),
+    ],
+)
+def test_how_long_to_train(options, steps, minutes):
+    settings, _ = parse(options)
+    assert (settings.steps, settings.time_limit) == (steps, minutes)
+
+
+@pytest.mark.parametrize("option", ["--steps", "--time-limit", "--batch-size", "--learning-rate"])
+def test_an_amount_that_is_not_positive(option, capsys):
+    with pytest.raises(SystemExit):
+        main([option, "0"])
+    assert f"{option} must be positive, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("progress", "factor"),
+    [
+        pytest.param(0.0, 0.04, id="start"),
+        pytest.param(0.075, 0.52, id="half of the warm-up: (0.04 + 1) / 2"),
+        pytest.param(0.15, 1.0, id="peak"),
+        pytest.param(0.575, 0.5, id="half of the descent"),
+        pytest.param(1.0, 0.0, id="end"),
+    ],
+)
+def test_the_learning_rate_goes_up_and_down(progress, factor):
+    assert one_cycle(progress) == pytest.approx(factor)
+
+
+def test_a_config_is_found_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert config_path("configs/retinanet_giou.yaml") == Path(CONFIG)
+    (tmp_path / "mine.yaml").touch()
+    assert config_path("mine.yaml") == Path("mine.yaml")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -125,6 +186,23 @@ def test_a_missing_checkpoint(capsys):
     with pytest.raises(SystemExit):
         main(["--resume", "nowhere.pt"])
     assert "no checkpoint nowhere.pt" in capsys.readouterr().err
+
+
+def test_resuming_takes_no_other_options(settings, tmp_path, capsys):
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.touch()
+    with pytest.raises(SystemExit):
+        main(["--resume", str(checkpoint), "--steps", "9", "--batch-size", "2"])
+    assert "leave out --steps, --batch-size" in capsys.readouterr().err
+
+
+def test_a_loss_that_the_model_cannot_use_is_an_error_and_no_traceback(settings, tmp_path, capsys):
+    path = tmp_path / "softmax.yaml"
+    text = Path(CONFIG).read_text()
+    line = next(line for line in text.splitlines() if line.startswith("classification:"))
+    path.write_text(text.replace(line, "classification: {type: softmax_cross_entropy}"))
+    assert main([*arguments(settings), "--config", str(path)]) == 2
+    assert "without a background column" in capsys.readouterr().out
 
 
 def test_mirror_moves_the_boxes_with_the_pixels():
