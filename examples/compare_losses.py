@@ -4,6 +4,7 @@
 
 prints one table, AP, AP50, AP75 and seconds, and draws one figure, the average precision over the
 IoU that a detection must reach. (The losses themselves cannot be compared: each has its own unit.)
+One seed is one draw: repeat with another ``--seed`` before you believe a small difference.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from operator import methodcaller
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from detloss.boxes import sanitize_targets
 
 Array = npt.NDArray[np.float32]
+Policy = Literal["drop", "clip", "error"]
 Target = dict[str, Tensor]
 
 VOC_SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -63,7 +64,7 @@ class DetectionData:
     changes: tuple[str, ...] = ()
 
 
-def load_data(text: str, *, seed: int = 0, policy: str = "drop") -> DetectionData:
+def load_data(text: str, *, seed: int = 0, policy: Policy = "drop") -> DetectionData:
     """The data set that `text` names.
 
     Args:
@@ -237,7 +238,7 @@ class Photos:
         return pixels, torch.tensor([size[0] / width, size[1] / height]).repeat(2)
 
 
-def voc_photos(folder: Path, *, policy: str) -> DetectionData:
+def voc_photos(folder: Path, *, policy: Policy) -> DetectionData:
     """A Pascal VOC folder: its train and test splits; ``difficult`` objects are ignored.
 
     The boxes of all annotations are checked, those of a split that is not used too. Coordinates are
@@ -275,7 +276,7 @@ def voc_photos(folder: Path, *, policy: str) -> DetectionData:
     return photo_data(classes, train, test, changes)
 
 
-def coco_photos(images: Path, annotations: Path, *, policy: str) -> DetectionData:
+def coco_photos(images: Path, annotations: Path, *, policy: Policy) -> DetectionData:
     """A COCO file: by file name, every fifth image tests, the others train; crowds are ignored."""
     content = json.loads(existing(annotations).read_text())
     categories = sorted(content["categories"], key=lambda category: category["id"])
@@ -317,7 +318,7 @@ def photo_data(
 
 
 def checked_photo(
-    path: Path, target: Target, source: str, policy: str, changes: list[str]
+    path: Path, target: Target, source: str, policy: Policy, changes: list[str]
 ) -> Photo:
     """The photo with its boxes sanitized; `changes` grows by a line for each bad box.
 

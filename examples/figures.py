@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -58,13 +59,14 @@ def draw_losses(path: Path, history: Mapping[str, Sequence[float]], title: str) 
         save(figure, path)
 
 
-def running_mean(values: Sequence[float]) -> np.ndarray:
+def running_mean(values: Sequence[float]) -> npt.NDArray[np.float64]:
     """Mean over the 5 % of the steps around each step, fewer at both ends."""
     reach = len(values) // 40
     total = np.concatenate([[0.0], np.cumsum(values)])
     steps = np.arange(len(values))
     start, stop = np.maximum(steps - reach, 0), np.minimum(steps + reach + 1, len(values))
-    return (total[stop] - total[start]) / (stop - start)
+    mean: npt.NDArray[np.float64] = (total[stop] - total[start]) / (stop - start)
+    return mean
 
 
 def draw_detections(

@@ -6,6 +6,9 @@ trains on scenes of handwritten digits, which need no download; ``--data voc:DIR
 coco:IMAGES:ANNOTATIONS.json`` train on photos, and ``--time-limit 15`` ends in time. Into ``--out``
 go metrics.json, the resolved config, the loss curves, a picture of detections beside the ground
 truth, and a checkpoint. Ctrl-C saves a checkpoint too and says how to go on.
+
+Beside other busy programs, run it with ``OMP_NUM_THREADS=1``: threads that wait for a core that
+another program holds can make a step twenty times slower.
 """
 
 import argparse
@@ -20,12 +23,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 import yaml
-from detection_data import DATA_FORMS, DetectionData, ImageSet, Target, load_data
+from detection_data import DATA_FORMS, DetectionData, ImageSet, Policy, Target, load_data
 from figures import draw_detections, draw_losses
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -65,7 +68,7 @@ class Settings:
 
     config: str = "configs/retinanet.yaml"
     data: str = "digits"
-    policy: str = "drop"
+    policy: Policy = "drop"
     steps: int | None = 1200
     time_limit: float | None = None
     batch_size: int = 16
@@ -148,7 +151,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None]:
     parser.add_argument(
         "--policy",
         default=defaults.policy,
-        choices=("drop", "clip", "error"),
+        choices=get_args(Policy),
         help="what to do with bad boxes in the data",
     )
     parser.add_argument("--steps", type=int, help=f"{defaults.steps} unless a time limit is given")
