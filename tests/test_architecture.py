@@ -95,6 +95,7 @@ def test_every_technique_is_exported_by_its_room(path):
 def test_every_part_documents_each_option_and_its_source(cls):
     file = Path(sys.modules[cls.__module__].__file__).read_text()
     assert "Reference:" in file
+    assert "Example:" in cls.__doc__
     for option in options_of(cls):
         assert f"        {option}: " in cls.__doc__ or f"    {option}: " in cls.__doc__, option
 

@@ -77,6 +77,11 @@ class BalancedCrossEntropy(ClassificationLoss):
         class_weight: See `balanced_cross_entropy`.
         ignore_index: See `balanced_cross_entropy`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> BalancedCrossEntropy()(torch.tensor([[0.0, 2.0]]), torch.tensor([1]))
+        tensor(0.1342)
     """
 
     alpha: float | Tensor | None

@@ -77,6 +77,11 @@ class HingeLoss(ClassificationLoss):
         class_weight: See `hinge_loss`.
         ignore_index: See `hinge_loss`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> HingeLoss()(torch.tensor([[0.0, 2.0]]), torch.tensor([1]))
+        tensor(0.5000)
     """
 
     def __init__(

@@ -80,6 +80,11 @@ class MeanSquaredError(ClassificationLoss):
         class_weight: See `mean_squared_error`.
         ignore_index: See `mean_squared_error`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> MeanSquaredError()(torch.tensor([[0.0, 2.0]]), torch.tensor([1]))
+        tensor(0.1321)
     """
 
     def __init__(

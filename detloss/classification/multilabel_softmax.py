@@ -84,6 +84,11 @@ class MultilabelSoftmaxCrossEntropy(ClassificationLoss):
         background_index: See `multilabel_softmax_cross_entropy`.
         ignore_index: See `multilabel_softmax_cross_entropy`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> MultilabelSoftmaxCrossEntropy()(torch.tensor([[0.0, 2.0]]), torch.tensor([[1, 1]]))
+        tensor(1.1269)
     """
 
     background_columns: ClassVar[int] = 1

@@ -72,6 +72,11 @@ class SigmoidCrossEntropy(ClassificationLoss):
         class_weight: See `sigmoid_cross_entropy`.
         ignore_index: See `sigmoid_cross_entropy`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> SigmoidCrossEntropy()(torch.tensor([[0.0, 2.0]]), torch.tensor([1]))
+        tensor(0.4100)
     """
 
     def __init__(

@@ -139,6 +139,11 @@ class SigmoidFocalLoss(ClassificationLoss):
         class_weight: See `sigmoid_focal_loss`.
         ignore_index: See `sigmoid_focal_loss`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> SigmoidFocalLoss()(torch.tensor([[0.0, 2.0]]), torch.tensor([1]))
+        tensor(0.0652)
     """
 
     alpha: float | Tensor | None

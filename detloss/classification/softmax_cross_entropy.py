@@ -90,6 +90,11 @@ class SoftmaxCrossEntropy(ClassificationLoss):
         background_index: See `softmax_cross_entropy`.
         ignore_index: See `softmax_cross_entropy`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> SoftmaxCrossEntropy()(torch.tensor([[0.0, 2.0]]), torch.tensor([1]))
+        tensor(0.1269)
     """
 
     background_columns: ClassVar[int] = 1

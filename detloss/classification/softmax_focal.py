@@ -119,6 +119,11 @@ class SoftmaxFocalLoss(ClassificationLoss):
         background_index: See `softmax_focal_loss`.
         ignore_index: See `softmax_focal_loss`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> SoftmaxFocalLoss()(torch.tensor([[0.0, 2.0]]), torch.tensor([1]))
+        tensor(0.0018)
     """
 
     background_columns: ClassVar[int] = 1

@@ -95,6 +95,11 @@ class ZeroOneLoss(ClassificationLoss):
         background_index: See `zero_one_loss`.
         ignore_index: See `zero_one_loss`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> ZeroOneLoss()(torch.tensor([[0.0, 2.0]]), torch.tensor([1]))
+        tensor(0.)
     """
 
     background_columns: ClassVar[int] = 1

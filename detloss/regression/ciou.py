@@ -95,6 +95,11 @@ class CIoULoss(BoxLoss):
     Args:
         eps: See `ciou_loss`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> CIoULoss()(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]]))
+        tensor(0.7436)
     """
 
     space: ClassVar[Space] = "boxes"

@@ -88,6 +88,11 @@ class DIoULoss(BoxLoss):
     Args:
         eps: See `diou_loss`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> DIoULoss()(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]]))
+        tensor(0.7436)
     """
 
     space: ClassVar[Space] = "boxes"

@@ -90,6 +90,11 @@ class GIoULoss(BoxLoss):
     Args:
         eps: See `giou_loss`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> GIoULoss()(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]]))
+        tensor(0.6667)
     """
 
     space: ClassVar[Space] = "boxes"

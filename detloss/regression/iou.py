@@ -102,6 +102,11 @@ class IoULoss(BoxLoss):
         mode: See `iou_loss`.
         eps: See `iou_loss`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> IoULoss()(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]]))
+        tensor(0.6667)
     """
 
     space: ClassVar[Space] = "boxes"

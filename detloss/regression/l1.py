@@ -61,6 +61,11 @@ class L1Loss(BoxLoss):
 
     Args:
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> L1Loss()(torch.tensor([[1.0, 0, 0, -2]]), torch.tensor([[0.5, 0, 0, 0]]))
+        tensor(2.5000)
     """
 
     space: ClassVar[Space] = "deltas"

@@ -56,6 +56,11 @@ class L2Loss(BoxLoss):
 
     Args:
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> L2Loss()(torch.tensor([[1.0, 0, 0, -2]]), torch.tensor([[0.5, 0, 0, 0]]))
+        tensor(4.2500)
     """
 
     space: ClassVar[Space] = "deltas"

@@ -93,6 +93,11 @@ class SmoothL1Loss(BoxLoss):
     Args:
         beta: See `smooth_l1_loss`.
         reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import torch
+        >>> SmoothL1Loss()(torch.tensor([[1.0, 0, 0, -2]]), torch.tensor([[0.5, 0, 0, 0]]))
+        tensor(1.6250)
     """
 
     space: ClassVar[Space] = "deltas"
