@@ -199,7 +199,9 @@ class DetectorLoss(nn.Module):
             "classification": self.classification.compute(
                 logits, self._class_target(matches, targets, logits), weight=share, reduction="sum"
             ),
-            "box": self._box_loss(regression, anchors_of, targets, matches, share[positive]),
+            "box": self._box_loss(
+                regression, anchors_of, targets, matches, positive, share[positive]
+            ),
         }
         terms = {name: loss * self.weights[name] for name, loss in losses.items()}
         return DetectorOutput(
@@ -265,15 +267,18 @@ class DetectorLoss(nn.Module):
         anchors: Sequence[Tensor],
         targets: Sequence[Target],
         matches: Sequence[Matches],
+        positive: Tensor,
         weight: Tensor,
     ) -> Tensor:
         """The box loss of the positive anchors, in the space that the loss asks for."""
-        positive = torch.stack([m.positive for m in matches])
         deltas = regression[positive]
         positive_anchors = torch.stack(list(anchors))[positive]
-        boxes = torch.cat(
-            [t["boxes"][m.target_index[m.positive]] for m, t in zip(matches, targets, strict=True)]
-        )
+        first, places = 0, []  # of each image's boxes among those of all
+        for match, target in zip(matches, targets, strict=True):
+            places.append(match.target_index + first)
+            first += len(target["boxes"])
+        boxes = torch.cat([target["boxes"] for target in targets])
+        boxes = boxes[torch.stack(places)[positive]]
         if self.box.space == "deltas":
             target = self.coder.encode(boxes, positive_anchors)
             return self.box.compute(deltas, target, weight=weight, reduction="sum")

@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "detector": HEAD | {"validation"},
     "config": HEAD | {"detector"},
     "integrations": HEAD | {"detector", "config"},
-    "cli": HEAD | {"detector", "config"},
+    "bench": HEAD | {"detector", "config"},
+    "cli": HEAD | {"detector", "config", "bench"},
     "__init__": {"config", "detector", "registry"},
 }
 ROOM_OF_SECTION = {
@@ -118,6 +119,8 @@ def test_import_is_light():
 
 def test_the_library_never_compiles_by_itself():
     for path in SOURCES:
+        if room(path) == "bench":  # which measures what a user's compiler makes of it
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             assert not (
                 isinstance(node, ast.Attribute)

@@ -133,7 +133,7 @@ def _of_share(
 
 
 def _mask(weight: Tensor | None, counted: Tensor) -> Tensor:
-    """`weight` with 0 in the rows that do not count."""
+    """`weight` with 0 in the rows that do not count; booleans where there is no weight."""
     if weight is None:
-        return counted.float()
+        return counted
     return torch.where(counted if weight.ndim == counted.ndim else counted[..., None], weight, 0)

@@ -7,7 +7,9 @@ else than the predictions wants a gradient, the plain formula runs on the whole 
 does the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,21 @@ from detloss.kernels.reduction import Reduction, reduce
 
 BLOCK = 262_144
 """Predictions in a block: with its temporaries about the size of a core's second-level cache."""
+
+
+_PLAIN = ContextVar("plain_formulas", default=False)
+
+
+@contextmanager
+def plain_formulas() -> Iterator[None]:
+    """Within, every loss runs by its plain formula and autograd: what tests and benchmarks hold
+    the closed forms against.
+    """
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
 
 
 @dataclass(frozen=True)
@@ -60,8 +77,8 @@ def run(
         formula: What to compute.
         pred: (..., K) predictions; float16 and bfloat16 are computed in float32.
         *rows: What else the formula takes, each (...,) or (..., K).
-        weight: (...,) or (..., K) factors of the loss. Where it is 0 both value and gradient are
-            exactly 0, whatever `pred` and `rows` hold there.
+        weight: (...,) or (..., K) factors of the loss, or booleans: what counts. Where it is 0
+            both value and gradient are exactly 0, whatever `pred` and `rows` hold there.
         count: What a mean divides by.
         reduction: "none", "sum" or "mean".
 
@@ -89,6 +106,7 @@ def _whole(others: tuple[Tensor, ...]) -> bool:
     """Whether autograd, a transform or a compiler has to see the formula itself."""
     return (
         torch.compiler.is_compiling()
+        or _PLAIN.get()
         or torch._C._are_functorch_transforms_active()
         or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others))
     )
@@ -163,17 +181,23 @@ def _block(
         loss, slope = formula.value_and_gradient(pred, *rows)
     else:
         loss, slope = formula.value(pred, *rows), None
-    if weight is None:
-        return loss, slope
-    weight = weight.to(loss.dtype)
-    columns = weight if weight.ndim == 2 else weight[:, None]
-    silent = columns == 0
-    for values in (loss, slope):
-        if values is None:
-            continue
-        values.mul_(columns if values.ndim == 2 else weight)
-        values.masked_fill_(silent if values.ndim == 2 else silent[:, 0], 0)
+    if weight is not None:
+        _weigh(loss, weight)
+        if slope is not None:
+            _weigh(slope, weight)
     return loss, slope
+
+
+def _weigh(values: Tensor, weight: Tensor) -> None:
+    """Multiplies `values` in place by one weight a row or an element; times 0 is exactly 0."""
+    weight = weight if weight.ndim == values.ndim else weight[:, None]
+    if weight.dtype == torch.bool:
+        silent = ~weight
+    else:
+        values.mul_(weight.to(values.dtype))
+        silent = weight == 0
+    if silent.device.type != "cpu" or silent.any():  # on a CPU looking is cheaper than filling
+        values.masked_fill_(silent, 0)
 
 
 class _Fused(torch.autograd.Function):

@@ -37,16 +37,10 @@ def each(request):
     return kind, detloss.build_part(kind, {"type": name})
 
 
-@pytest.fixture
-def plainly(monkeypatch):
+def plainly(function):
     """Runs a loss by its plain formula and autograd on the whole tensor."""
-
-    def run(function):
-        with monkeypatch.context() as patch:
-            patch.setattr(engine, "_whole", lambda others: True)
-            return function()
-
-    return run
+    with engine.plain_formulas():
+        return function()
 
 
 @pytest.fixture
@@ -65,9 +59,7 @@ def value_and_gradient(loss, pred, target, weight, reduction):
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("dense", [False, True], ids=["index", "dense"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_blocks_give_what_autograd_gives(
-    each, plainly, small_blocks, reduction, weighted, dense, dtype
-):
+def test_blocks_give_what_autograd_gives(each, small_blocks, reduction, weighted, dense, dtype):
     kind, loss = each
     pred, target = example(kind, dtype=dtype, dense=dense)
     weight = torch.tensor([1.0, 0, 2, 0.5, 1, 0, 3]) if weighted else None
@@ -79,7 +71,7 @@ def test_blocks_give_what_autograd_gives(
     assert_close(gradient, expected_gradient)
 
 
-def test_elementwise_weights(small_blocks, plainly):
+def test_elementwise_weights(small_blocks):
     loss = detloss.build_part("classification", {"type": "sigmoid_focal"})
     pred, target = example("classification")
     weight = torch.rand(7, CLASSES)
@@ -105,7 +97,7 @@ def test_elementwise_weights(small_blocks, plainly):
     ids=str,
 )
 @pytest.mark.parametrize("dense", [False, True], ids=["index", "dense"])
-def test_focal_options(options, dense, plainly):
+def test_focal_options(options, dense):
     loss = detloss.build_part("classification", {"type": "sigmoid_focal", **options})
     arguments = (loss, *example("classification", dense=dense), None, "sum")
     for got, expected in zip(
@@ -117,7 +109,7 @@ def test_focal_options(options, dense, plainly):
 
 
 @pytest.mark.parametrize("size", [60.0, 100.0, 1e4])
-def test_large_logits_do_not_overflow(each, plainly, size):
+def test_large_logits_do_not_overflow(each, size):
     kind, loss = each
     if kind == "box":
         return
@@ -178,7 +170,7 @@ def test_the_gradient_is_given_away_and_not_kept():
     assert value.grad_fn.gradient is None
 
 
-def test_the_gradient_of_the_gradient(each, plainly):
+def test_the_gradient_of_the_gradient(each):
     kind, loss = each
     pred, target = example(kind)
 
@@ -194,7 +186,7 @@ def test_the_gradient_of_the_gradient(each, plainly):
     assert_close(got, expected)
 
 
-def test_leading_axes_by_the_plain_formula(each, plainly):
+def test_leading_axes_by_the_plain_formula(each):
     kind, loss = each
     pred, target = example(kind, 6)
     folded = pred.unflatten(0, (2, 3)), target.unflatten(0, (2, 3))

@@ -1,0 +1,73 @@
+"""``detloss ...``: what is there, whether a config is right, and how fast it is here."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+import detloss
+from detloss.registry import SECTIONS, options_of
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console()
+
+
+@app.command("list")
+def list_parts() -> None:
+    """Every part that a config can name, with its options and their defaults."""
+    for section, registry in SECTIONS.items():
+        table = Table("type", "options", title=f"{section}:", title_justify="left", box=None)
+        for name in registry.names():
+            options = [
+                str(p).split(":")[0] + _default(p) for p in options_of(registry[name]).values()
+            ]
+            table.add_row(name, ", ".join(options))
+        console.print(table)
+
+
+def _default(parameter: Any) -> str:
+    return "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+
+
+@app.command()
+def check(config: Path) -> None:
+    """Build a config and print it resolved; exit with its mistakes if it has any."""
+    try:
+        criterion = detloss.load_config(config)
+    except (detloss.ConfigError, FileNotFoundError) as error:
+        console.print(str(error), style="red", soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(1) from None
+    typer.echo(yaml.safe_dump(criterion.config(), sort_keys=False), nl=False)
+
+
+@app.command()
+def bench(
+    only: Annotated[
+        str, typer.Option(help="Cases that contain one of these, comma-separated")
+    ] = "",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for PyTorch's choice")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    memory: Annotated[bool, typer.Option(help="Take peaks too, each in a fresh process")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no tables")] = False,
+) -> None:
+    """Time detloss against the peers that are installed, and compare the results."""
+    from detloss.bench.report import report, run_cases
+
+    if threads:
+        torch.set_num_threads(threads)
+    results = run_cases(only.split(","), torch.device(device), memory=memory, show=not as_json)
+    if as_json:
+        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
+    else:
+        report(console, results)
+
+
+def main() -> None:
+    """Entry point of the ``detloss`` command."""
+    app()

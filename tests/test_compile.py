@@ -1,0 +1,70 @@
+"""Under torch.compile(fullgraph=True): no graph break, the same numbers as in eager mode."""
+
+import pytest
+import torch
+from boxgen import random_boxes
+from scenes import grid_anchors, random_predictions, random_targets
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.testing import assert_close
+
+import detloss
+from detloss.registry import CLASSIFICATION, REGRESSION
+
+LOSSES = [("classification", n) for n in CLASSIFICATION.names() if n != "zero_one"] + [
+    ("box", n) for n in REGRESSION.names()
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def example(kind, count):
+    generator = torch.Generator().manual_seed(count)
+    if kind == "box":
+        pred = random_boxes(count, seed=1, dtype=torch.float32)
+        return pred.requires_grad_(), random_boxes(count, seed=2, dtype=torch.float32)
+    logits = torch.randn(count, 5, generator=generator).requires_grad_()
+    return logits, torch.arange(count) % 6 - 1
+
+
+@pytest.mark.parametrize(("kind", "name"), LOSSES, ids=lambda value: value)
+def test_every_loss_is_two_graphs_at_most_and_as_in_eager_mode(kind, name):
+    loss = detloss.build_part(kind, {"type": name})
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(loss, fullgraph=True, backend=counter, dynamic=True)
+    for count in (7, 5, 50, 300):
+        pred, target = example(kind, count)
+        weight = torch.linspace(0, 2, count)
+        got, expected = (one(pred, target, weight) for one in (compiled, loss))
+        assert_close(got, expected)
+        assert_close(*(torch.autograd.grad(value, pred)[0] for value in (got, expected)))
+    assert counter.frame_count <= 2
+
+
+def test_the_whole_criterion_compiles_with_its_matching():
+    criterion = detloss.build(
+        {
+            "matcher": {"type": "max_iou"},
+            "classification": {"type": "sigmoid_focal"},
+            "box": {"type": "ciou"},
+        }
+    )
+    anchors = grid_anchors()
+
+    def total(predictions, targets):
+        return criterion(predictions, targets, anchors=anchors).total
+
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    for counts in ([3, 2], [2, 9]):
+        predictions, targets = random_predictions(2, len(anchors)), random_targets(counts)
+        got, expected = (one(predictions, targets) for one in (compiled, total))
+        assert_close(got, expected)
+        values = list(predictions.values())
+        for one, other in zip(
+            *(torch.autograd.grad(result, values) for result in (got, expected)), strict=True
+        ):
+            assert_close(one, other)
