@@ -280,8 +280,8 @@ class DetectorLoss(nn.Module):
         boxes = torch.cat([target["boxes"] for target in targets])
         boxes = boxes[torch.stack(places)[positive]]
         if self.box.space == "deltas":
-            target = self.coder.encode(boxes, positive_anchors)
-            return self.box.compute(deltas, target, weight=weight, reduction="sum")
+            encoded = self.coder.encode(boxes, positive_anchors)
+            return self.box.compute(deltas, encoded, weight=weight, reduction="sum")
         decoded = self.coder.decode(deltas, positive_anchors)
         return self.box.compute(decoded, boxes, weight=weight, reduction="sum")
 
