@@ -1,6 +1,8 @@
 """What is measured: the losses at the sizes of known detectors, matching, and a whole step."""
 
+import contextlib
 import importlib
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -25,7 +27,8 @@ RETINANET, YOLO, DETR = (2 * 76_725, 80), (16 * 8_400, 80), (2 * 300, 91)
 def optional(module: str) -> Any:
     """The module, or None where it is not installed or does not import."""
     try:
-        return importlib.import_module(module)
+        with contextlib.redirect_stdout(sys.stderr):  # some greet the user; stdout may be JSON
+            return importlib.import_module(module)
     except Exception:  # a peer may fail in any way; then it is not compared
         return None
 

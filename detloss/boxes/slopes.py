@@ -130,11 +130,13 @@ class AspectDifference:
     """
 
     def __init__(self, pair: Pair, eps: float) -> None:
-        width, height = pair.side[:, 0], pair.side[:, 1].clamp(min=eps)
-        difference = torch.atan2(pair.target_side[:, 0], pair.target_side[:, 1].clamp(min=eps))
+        width, flat = pair.side.t().contiguous()
+        height = flat.clamp(min=eps)
+        target_width, target_height = pair.target_side.t().contiguous()
+        difference = torch.atan2(target_width, target_height.clamp(min=eps))
         difference.sub_(torch.atan2(width, height))
         self.value = difference.square().mul_(4 / math.pi**2)
         turn = (width * width).addcmul_(height, height).reciprocal_()
         turn.mul_(difference).mul_(8 / math.pi**2)
-        by_height = (turn * width).mul_(step(pair.side[:, 1] - eps))
+        by_height = (turn * width).mul_(step(flat - eps))
         self.by_side = torch.stack([-turn * height, by_height], dim=-1)
