@@ -39,13 +39,19 @@ class Part(nn.Module):
 
     type_name: ClassVar[str] = ""
     """The name under which the class is registered."""
+    option_names: ClassVar[tuple[str, ...]] = ()
+    """The constructor's arguments."""
 
     def __init__(self) -> None:
         super().__init__()
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.option_names = tuple(options_of(cls))
+
     def config(self) -> dict[str, Any]:
         """The resolved options as plain values; building them gives an equal part."""
-        options = {name: plain_value(getattr(self, name)) for name in options_of(type(self))}
+        options = {name: plain_value(getattr(self, name)) for name in self.option_names}
         return {"type": self.type_name, **options}
 
     def extra_repr(self) -> str:

@@ -84,6 +84,7 @@ class BalancedCrossEntropy(ClassificationLoss):
         tensor(0.1342)
     """
 
+    function = staticmethod(balanced_cross_entropy)
     alpha: float | Tensor | None
 
     def __init__(
@@ -96,16 +97,3 @@ class BalancedCrossEntropy(ClassificationLoss):
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
         self.keep_per_class("alpha", alpha)
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return balanced_cross_entropy(
-            pred,
-            target,
-            alpha=self.alpha,
-            class_weight=self.class_weight,
-            ignore_index=self.ignore_index,
-            weight=weight,
-            reduction=reduction,
-        )

@@ -84,6 +84,8 @@ class HingeLoss(ClassificationLoss):
         tensor(0.5000)
     """
 
+    function = staticmethod(hinge_loss)
+
     def __init__(
         self,
         *,
@@ -92,15 +94,3 @@ class HingeLoss(ClassificationLoss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return hinge_loss(
-            pred,
-            target,
-            class_weight=self.class_weight,
-            ignore_index=self.ignore_index,
-            weight=weight,
-            reduction=reduction,
-        )

@@ -87,6 +87,8 @@ class MeanSquaredError(ClassificationLoss):
         tensor(0.1321)
     """
 
+    function = staticmethod(mean_squared_error)
+
     def __init__(
         self,
         *,
@@ -95,15 +97,3 @@ class MeanSquaredError(ClassificationLoss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return mean_squared_error(
-            pred,
-            target,
-            class_weight=self.class_weight,
-            ignore_index=self.ignore_index,
-            weight=weight,
-            reduction=reduction,
-        )

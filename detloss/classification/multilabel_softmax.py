@@ -91,6 +91,7 @@ class MultilabelSoftmaxCrossEntropy(ClassificationLoss):
         tensor(1.1269)
     """
 
+    function = staticmethod(multilabel_softmax_cross_entropy)
     background_columns: ClassVar[int] = 1
 
     def __init__(
@@ -103,16 +104,3 @@ class MultilabelSoftmaxCrossEntropy(ClassificationLoss):
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
         self.background_index = background_index
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return multilabel_softmax_cross_entropy(
-            pred,
-            target,
-            class_weight=self.class_weight,
-            background_index=self.background_index,
-            ignore_index=self.ignore_index,
-            weight=weight,
-            reduction=reduction,
-        )

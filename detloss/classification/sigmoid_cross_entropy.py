@@ -79,6 +79,8 @@ class SigmoidCrossEntropy(ClassificationLoss):
         tensor(0.4100)
     """
 
+    function = staticmethod(sigmoid_cross_entropy)
+
     def __init__(
         self,
         *,
@@ -87,15 +89,3 @@ class SigmoidCrossEntropy(ClassificationLoss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return sigmoid_cross_entropy(
-            pred,
-            target,
-            class_weight=self.class_weight,
-            ignore_index=self.ignore_index,
-            weight=weight,
-            reduction=reduction,
-        )

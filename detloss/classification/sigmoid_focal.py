@@ -146,6 +146,7 @@ class SigmoidFocalLoss(ClassificationLoss):
         tensor(0.0652)
     """
 
+    function = staticmethod(sigmoid_focal_loss)
     alpha: float | Tensor | None
 
     def __init__(
@@ -160,17 +161,3 @@ class SigmoidFocalLoss(ClassificationLoss):
         super().__init__(class_weight, ignore_index, reduction)
         self.keep_per_class("alpha", alpha)
         self.gamma = gamma
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return sigmoid_focal_loss(
-            pred,
-            target,
-            alpha=self.alpha,
-            gamma=self.gamma,
-            class_weight=self.class_weight,
-            ignore_index=self.ignore_index,
-            weight=weight,
-            reduction=reduction,
-        )

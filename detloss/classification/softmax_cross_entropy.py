@@ -97,6 +97,7 @@ class SoftmaxCrossEntropy(ClassificationLoss):
         tensor(0.1269)
     """
 
+    function = staticmethod(softmax_cross_entropy)
     background_columns: ClassVar[int] = 1
 
     def __init__(
@@ -111,17 +112,3 @@ class SoftmaxCrossEntropy(ClassificationLoss):
         super().__init__(class_weight, ignore_index, reduction)
         self.label_smoothing = label_smoothing
         self.background_index = background_index
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return softmax_cross_entropy(
-            pred,
-            target,
-            label_smoothing=self.label_smoothing,
-            class_weight=self.class_weight,
-            background_index=self.background_index,
-            ignore_index=self.ignore_index,
-            weight=weight,
-            reduction=reduction,
-        )

@@ -126,6 +126,7 @@ class SoftmaxFocalLoss(ClassificationLoss):
         tensor(0.0018)
     """
 
+    function = staticmethod(softmax_focal_loss)
     background_columns: ClassVar[int] = 1
     alpha: Tensor | None
 
@@ -143,18 +144,3 @@ class SoftmaxFocalLoss(ClassificationLoss):
         self.keep_per_class("alpha", alpha)
         self.gamma = gamma
         self.background_index = background_index
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return softmax_focal_loss(
-            pred,
-            target,
-            alpha=self.alpha,
-            gamma=self.gamma,
-            class_weight=self.class_weight,
-            background_index=self.background_index,
-            ignore_index=self.ignore_index,
-            weight=weight,
-            reduction=reduction,
-        )

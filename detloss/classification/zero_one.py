@@ -102,6 +102,7 @@ class ZeroOneLoss(ClassificationLoss):
         tensor(0.)
     """
 
+    function = staticmethod(zero_one_loss)
     background_columns: ClassVar[int] = 1
     differentiable: ClassVar[bool] = False
 
@@ -117,17 +118,3 @@ class ZeroOneLoss(ClassificationLoss):
         super().__init__(class_weight, ignore_index, reduction)
         self.tolerance = tolerance
         self.background_index = background_index
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return zero_one_loss(
-            pred,
-            target,
-            tolerance=self.tolerance,
-            class_weight=self.class_weight,
-            background_index=self.background_index,
-            ignore_index=self.ignore_index,
-            weight=weight,
-            reduction=reduction,
-        )

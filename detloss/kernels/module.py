@@ -1,6 +1,7 @@
 """The module form of a loss: its hyperparameters, a reduction and a normalizer."""
 
-from abc import abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -9,11 +10,16 @@ from detloss.registry import Part
 
 
 class Loss(Part):
-    """A loss function with its hyperparameters. Subclasses implement `compute`.
+    """A loss function with its hyperparameters.
+
+    A subclass names the `function` and takes in its constructor what the function takes by
+    keyword, under the same names.
 
     Args:
         reduction: "mean", "sum" or "none".
     """
+
+    function: ClassVar[Callable[..., Tensor]]
 
     def __init__(self, reduction: Reduction) -> None:
         super().__init__()
@@ -46,9 +52,9 @@ class Loss(Part):
             )
         return self.compute(pred, target, weight=weight, reduction="sum") / normalizer
 
-    @abstractmethod
     def compute(
         self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
     ) -> Tensor:
         """Calls the loss function with the hyperparameters of this module."""
-        raise NotImplementedError
+        options = {name: getattr(self, name) for name in self.option_names if name != "reduction"}
+        return self.function(pred, target, **options, weight=weight, reduction=reduction)

@@ -95,13 +95,9 @@ class DIoULoss(BoxLoss):
         tensor(0.7436)
     """
 
+    function = staticmethod(diou_loss)
     space: ClassVar[Space] = "boxes"
 
     def __init__(self, *, eps: Positive = 1e-7, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         self.eps = eps
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return diou_loss(pred, target, eps=self.eps, weight=weight, reduction=reduction)

@@ -97,13 +97,9 @@ class GIoULoss(BoxLoss):
         tensor(0.6667)
     """
 
+    function = staticmethod(giou_loss)
     space: ClassVar[Space] = "boxes"
 
     def __init__(self, *, eps: Positive = 1e-7, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         self.eps = eps
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return giou_loss(pred, target, eps=self.eps, weight=weight, reduction=reduction)

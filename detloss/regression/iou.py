@@ -109,6 +109,7 @@ class IoULoss(BoxLoss):
         tensor(0.6667)
     """
 
+    function = staticmethod(iou_loss)
     space: ClassVar[Space] = "boxes"
 
     def __init__(
@@ -117,10 +118,3 @@ class IoULoss(BoxLoss):
         super().__init__(reduction)
         self.mode = mode
         self.eps = eps
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return iou_loss(
-            pred, target, mode=self.mode, eps=self.eps, weight=weight, reduction=reduction
-        )

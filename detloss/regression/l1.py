@@ -68,12 +68,8 @@ class L1Loss(BoxLoss):
         tensor(2.5000)
     """
 
+    function = staticmethod(l1_loss)
     space: ClassVar[Space] = "deltas"
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return l1_loss(pred, target, weight=weight, reduction=reduction)

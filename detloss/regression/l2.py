@@ -63,12 +63,8 @@ class L2Loss(BoxLoss):
         tensor(4.2500)
     """
 
+    function = staticmethod(l2_loss)
     space: ClassVar[Space] = "deltas"
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return l2_loss(pred, target, weight=weight, reduction=reduction)

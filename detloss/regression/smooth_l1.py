@@ -100,13 +100,9 @@ class SmoothL1Loss(BoxLoss):
         tensor(1.6250)
     """
 
+    function = staticmethod(smooth_l1_loss)
     space: ClassVar[Space] = "deltas"
 
     def __init__(self, *, beta: NonNegative = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         self.beta = beta
-
-    def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
-    ) -> Tensor:
-        return smooth_l1_loss(pred, target, beta=self.beta, weight=weight, reduction=reduction)
