@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
@@ -66,6 +67,7 @@ def softmax_cross_entropy(
         negative_log_softmax,
         logits,
         target,
+        of_true_class=_of_true_class,
         label_smoothing=label_smoothing,
         class_weight=class_weight,
         background_index=background_index,
@@ -73,6 +75,10 @@ def softmax_cross_entropy(
         ignore_index=ignore_index,
         reduction=reduction,
     )
+
+
+def _of_true_class(log_p: Tensor) -> tuple[Tensor, Tensor]:
+    return -log_p, torch.ones_like(log_p)
 
 
 def negative_log_softmax(x: Tensor) -> Tensor:

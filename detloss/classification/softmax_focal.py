@@ -81,6 +81,7 @@ def softmax_focal_loss(
         partial(_focal_terms, gamma=gamma),
         logits,
         target,
+        of_true_class=partial(_of_true_class, gamma=gamma),
         alpha=alpha,
         class_weight=class_weight,
         background_index=background_index,
@@ -88,6 +89,14 @@ def softmax_focal_loss(
         ignore_index=ignore_index,
         reduction=reduction,
     )
+
+
+def _of_true_class(log_p: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """``(1 - p)^gamma * -ln p`` and ``(1 - p)^gamma (1 + gamma p * -ln p / (1 - p))``."""
+    rest = -log_p.expm1()  # 1 - p
+    fade = rest.pow(gamma)
+    ratio = torch.where(rest > 0, -log_p / rest, 1)  # towards 1 as p goes to 1
+    return -fade * log_p, fade * (1 + gamma * (1 - rest) * ratio)
 
 
 def _focal_terms(x: Tensor, gamma: float) -> Tensor:
@@ -99,8 +108,11 @@ def _focal_terms(x: Tensor, gamma: float) -> Tensor:
 def _log_rest(x: Tensor, log_p: Tensor) -> Tensor:
     """``ln(1 - p)`` of each column, exact and with a finite gradient even where p rounds to 1.
 
-    Only the largest column can come near 1: there the probability of the others is added up.
+    Only the largest column can come near 1: there the probability of the others is added up. The
+    largest logit is taken off first: the sum of exponentials of large logits is a large number,
+    whose last bit is coarse.
     """
+    x = x - x.detach().amax(-1, keepdim=True)
     largest = torch.arange(x.shape[-1], device=x.device) == x.argmax(-1, keepdim=True)
     others = x.masked_fill(largest, torch.finfo(x.dtype).min / 2).logsumexp(-1, keepdim=True)
     rest_of_largest = others - x.logsumexp(-1, keepdim=True)

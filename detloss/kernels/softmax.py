@@ -19,6 +19,7 @@ def softmax_loss(
     logits: Tensor,
     target: Tensor,
     *,
+    of_true_class: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
     label_smoothing: float = 0.0,
     alpha: Sequence[float] | Tensor | None = None,
     class_weight: Sequence[float] | Tensor | None,
@@ -33,6 +34,9 @@ def softmax_loss(
         term: The cost of each class, were it the true one.
         logits: (..., K), one column being the background where there is one.
         target: Class indices (...,), see `class_columns`; or probabilities (..., K).
+        of_true_class: ``ln p -> (cost, pull)`` of the true class alone, in few passes: its cost,
+            and the factor of ``p - onehot`` in the gradient, which is minus the cost's derivative.
+            None: autograd.
         label_smoothing: e in [0, 1]: ``q = (1 - e) target + e / K``.
         alpha: (K,) factors, one a column.
         class_weight: (K,) factors, one a column; a mean over class indices divides by their sum,
@@ -68,7 +72,24 @@ def softmax_loss(
         loss = costs.gather(-1, true[..., None])[..., 0] if by_index else (true * costs).sum(-1)
         return torch.lerp(loss, costs.mean(-1), label_smoothing) if label_smoothing else loss
 
-    return run(Formula(formula), logits, target, weight=weight, count=count, reduction=reduction)
+    def fused(x: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        assert of_true_class is not None
+        log_p = x.log_softmax(-1)
+        loss, pull = of_true_class(log_p.gather(-1, true[:, None])[:, 0])
+        if factor is not None:
+            loss, pull = loss * factor[true], pull * factor[true]
+        slope = log_p.exp_().scatter_add_(-1, true[:, None], x.new_full((len(x), 1), -1))
+        return loss, slope.mul_(pull[:, None])
+
+    by_hand = by_index and of_true_class is not None and not label_smoothing
+    return run(
+        Formula(formula, fused if by_hand else None),
+        logits,
+        target,
+        weight=weight,
+        count=count,
+        reduction=reduction,
+    )
 
 
 def class_columns(target: Tensor, columns: int, background_index: int) -> Tensor:
