@@ -58,6 +58,7 @@ def hinge_loss(
         _negative_hinge,
         logits,
         target,
+        with_slope=_with_slope,
         class_weight=class_weight,
         weight=weight,
         ignore_index=ignore_index,
@@ -67,6 +68,11 @@ def hinge_loss(
 
 def _negative_hinge(z: Tensor) -> Tensor:
     return (1 + z).relu()
+
+
+def _with_slope(z: Tensor) -> tuple[Tensor, Tensor]:
+    loss = z.add_(1).relu_()
+    return loss, loss.sign()
 
 
 @CLASSIFICATION.register("hinge")

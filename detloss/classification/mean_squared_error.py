@@ -56,6 +56,7 @@ def mean_squared_error(
         _negative_squared_error,
         logits,
         target,
+        with_slope=_with_slope,
         soft=_squared_error,
         class_weight=class_weight,
         weight=weight,
@@ -66,6 +67,12 @@ def mean_squared_error(
 
 def _negative_squared_error(z: Tensor) -> Tensor:
     return z.sigmoid().square()
+
+
+def _with_slope(z: Tensor) -> tuple[Tensor, Tensor]:
+    p = z.sigmoid_()
+    loss = p * p
+    return loss, p.neg_().add_(1).mul_(loss).mul_(2)
 
 
 def _squared_error(x: Tensor, share: Tensor) -> Tensor:
