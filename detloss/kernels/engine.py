@@ -190,14 +190,14 @@ def _block(
 
 def _weigh(values: Tensor, weight: Tensor) -> None:
     """Multiplies `values` in place by one weight a row or an element; times 0 is exactly 0."""
-    weight = weight if weight.ndim == values.ndim else weight[:, None]
-    if weight.dtype == torch.bool:
-        silent = ~weight
+    silent = ~weight if weight.dtype == torch.bool else weight == 0
+    by_row = weight.ndim < values.ndim
+    if weight.dtype != torch.bool:
+        values.mul_((weight[:, None] if by_row else weight).to(values.dtype))
+    if silent.ndim == 1 and silent.device.type == "cpu":  # looking for rows is cheaper than filling
+        values.index_fill_(0, silent.nonzero()[:, 0], 0)
     else:
-        values.mul_(weight.to(values.dtype))
-        silent = weight == 0
-    if silent.device.type != "cpu" or silent.any():  # on a CPU looking is cheaper than filling
-        values.masked_fill_(silent, 0)
+        values.masked_fill_(silent[:, None] if by_row else silent, 0)
 
 
 class _Fused(torch.autograd.Function):
