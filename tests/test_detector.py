@@ -264,6 +264,18 @@ def test_half_precision_predictions(dtype):
         assert_close(got, want.to(dtype))
 
 
+@pytest.mark.parametrize("box", REGRESSION.names())
+def test_ground_truth_from_numpy_may_be_float64(box):
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 0])
+    expected = run(build(box={"type": box}), predictions, targets)
+    for target in targets:
+        target["boxes"] = target["boxes"].double()
+    output = run(build(box={"type": box}), predictions, targets)
+    assert_close(output.total, expected.total, check_dtype=False)
+    for gradient in gradients(output.total, predictions):
+        assert gradient.dtype == torch.float32
+
+
 def test_nan_predictions_give_a_nan_loss_not_a_crash():
     predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 0])
     with torch.no_grad():

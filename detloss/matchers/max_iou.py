@@ -72,7 +72,8 @@ class MaxIoUMatcher(Matcher):
     ) -> Matches:
         """The matches of one image; see `Matcher.forward`. Overlaps alone decide."""
         check_match_inputs(anchors, gt_boxes, gt_ignore)
-        anchors, gt_boxes = widen(anchors), widen(gt_boxes)
+        dtype = torch.promote_types(widen(anchors).dtype, widen(gt_boxes).dtype)
+        anchors, gt_boxes = anchors.to(dtype), gt_boxes.to(dtype)
         usable = gt_boxes.isfinite().all(1)
         if gt_ignore is not None:
             usable &= ~gt_ignore

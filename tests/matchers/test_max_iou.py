@@ -456,3 +456,12 @@ def test_an_ignore_region_that_touches_nothing_ignores_nothing():
     region = tensor([[0.0, 0, 5, 5]])
     matches = matcher(anchors, region, gt_ignore=torch.tensor([True]))
     assert matches.ignored.tolist() == [True, False]
+
+
+def test_anchors_and_ground_truth_may_have_different_precision():
+    """Boxes that come from numpy are float64, anchors float32."""
+    anchors, truths = random_boxes(60, seed=1, dtype=torch.float32), random_boxes(6, seed=2)
+    mixed = MaxIoUMatcher()(anchors, truths)
+    exact = MaxIoUMatcher()(anchors.double(), truths)
+    assert torch.equal(mixed.positive, exact.positive)
+    assert torch.equal(mixed.target_index, exact.target_index)
