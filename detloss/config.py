@@ -91,13 +91,10 @@ ciou, diou, giou, iou, l1, l2, smooth_l1; did you mean 'ciou'?
         if section in DetectorLoss.term_names and isinstance(options, Mapping):
             options, weights[section], found = _split_term(section, options)
             mistakes += found
-        found = _part_mistakes(section, options)
-        mistakes += found
-        if not found:
-            try:
-                parts[section] = _construct(section, options)
-            except (TypeError, ValueError) as error:  # options that do not go together
-                mistakes.append(f"{section}: {error}")
+        try:
+            parts[section] = build_part(section, options)
+        except ConfigError as error:
+            mistakes += str(error).splitlines()
     if mistakes:
         raise ConfigError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
     try:
@@ -127,15 +124,11 @@ def build_part(section: str, config: Mapping[str, Any]) -> Part:
         )
     if mistakes := _part_mistakes(section, config):
         raise ConfigError("\n".join(mistakes))
-    try:
-        return _construct(section, config)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{section}: {error}") from None
-
-
-def _construct(section: str, config: Mapping[str, Any]) -> Part:
     options = {name: value for name, value in config.items() if name != "type"}
-    return SECTIONS[section][config["type"]](**options)
+    try:
+        return SECTIONS[section][config["type"]](**options)
+    except (TypeError, ValueError) as error:  # options that do not go together
+        raise ConfigError(f"{section}: {error}") from None
 
 
 def _part_mistakes(section: str, config: object) -> list[str]:

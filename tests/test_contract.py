@@ -41,13 +41,6 @@ def example(kind, count=5, *, dtype=torch.float64, seed=0):
     return pred.requires_grad_(), target
 
 
-def function_of(loss):
-    """The function of a module: the one public function of its file that ends its docstring."""
-    named = inspect.getmodule(type(loss))
-    reference = type(loss).__doc__.split("`")[1]
-    return getattr(named, reference)
-
-
 @pytest.fixture(params=ALL_LOSSES, ids=lambda p: "-".join(p))
 def each(request):
     kind, name = request.param
@@ -182,20 +175,20 @@ def test_the_module_is_its_function(each):
     kind, loss = each
     pred, target = example(kind)
     assert_close(
-        loss.compute(pred, target, weight=None, reduction="none"), function_of(loss)(pred, target)
+        loss.compute(pred, target, weight=None, reduction="none"), loss.function(pred, target)
     )
 
 
 def test_data_is_positional_and_the_rest_by_keyword(each):
     _, loss = each
-    kinds = [p.kind for p in inspect.signature(function_of(loss)).parameters.values()]
+    kinds = [p.kind for p in inspect.signature(loss.function).parameters.values()]
     assert kinds[:2] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 2
     assert set(kinds[2:]) == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_the_docstring_says_what_a_user_needs(each):
     _, loss = each
-    doc = function_of(loss).__doc__
+    doc = loss.function.__doc__
     for section in ("Args:", "Returns:", "Raises:", "Example:", "Reference:", "``"):
         assert section in doc
 

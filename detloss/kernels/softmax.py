@@ -62,7 +62,8 @@ def softmax_loss(
     if by_index:
         counted = target != ignore_index
         target = class_columns(torch.where(counted, target, 0), classes, background_index)
-        count = counted.sum() if scale is None else torch.where(counted, scale[target], 0).sum()
+        if reduction == "mean":
+            count = counted.sum() if scale is None else torch.where(counted, scale[target], 0).sum()
         weight = counted if weight is None else torch.where(counted, weight, 0)
     else:
         target = dense_target(logits, target)
