@@ -70,9 +70,11 @@ def _negative_hinge(z: Tensor) -> Tensor:
     return (1 + z).relu()
 
 
-def _with_slope(z: Tensor) -> tuple[Tensor, Tensor]:
+def _with_slope(z: Tensor, slope: Tensor | None) -> Tensor:
     loss = z.add_(1).relu_()
-    return loss, loss.sign()
+    if slope is not None:
+        torch.sign(loss, out=slope)
+    return loss
 
 
 @CLASSIFICATION.register("hinge")

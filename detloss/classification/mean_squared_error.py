@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
@@ -69,10 +70,12 @@ def _negative_squared_error(z: Tensor) -> Tensor:
     return z.sigmoid().square()
 
 
-def _with_slope(z: Tensor) -> tuple[Tensor, Tensor]:
+def _with_slope(z: Tensor, slope: Tensor | None) -> Tensor:
     p = z.sigmoid_()
     loss = p * p
-    return loss, p.neg_().add_(1).mul_(loss).mul_(2)
+    if slope is not None:
+        torch.sub(loss, p.mul_(loss), out=slope).mul_(2)
+    return loss
 
 
 def _squared_error(x: Tensor, share: Tensor) -> Tensor:

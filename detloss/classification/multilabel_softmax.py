@@ -6,7 +6,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.classification.softmax_cross_entropy import negative_log_softmax
+from detloss.classification.softmax_cross_entropy import (
+    cross_entropy_of_class,
+    negative_log_softmax,
+)
 from detloss.kernels import Reduction, dense_target, is_index_target, softmax_loss
 from detloss.registry import CLASSIFICATION, PerClass
 
@@ -67,6 +70,7 @@ def multilabel_softmax_cross_entropy(
         negative_log_softmax,
         logits,
         target,
+        of_class=cross_entropy_of_class,
         class_weight=class_weight,
         background_index=background_index,
         weight=weight,

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, eager_softplus, softplus
+from detloss.kernels import Reduction, binary_loss, softplus, softplus_
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -118,15 +119,20 @@ def _negative_focal(z: Tensor, gamma: float) -> Tensor:
     return (gamma * logsigmoid(z)).exp() * softplus(z)
 
 
-def _with_slope(z: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+def _with_slope(z: Tensor, slope: Tensor | None, gamma: float) -> Tensor:
     """The value, and its slope ``gamma L + p (p^gamma - gamma L)``, in few passes over memory."""
     p = z.sigmoid()
-    loss = eager_softplus(z)
-    # ln p = z - softplus(z)
-    slope = p * p if gamma == 2 else z.sub_(loss).mul_(gamma).exp_()
-    loss = loss.mul_(slope)
-    slope.sub_(loss, alpha=gamma).mul_(p).add_(loss, alpha=gamma)
-    return loss, slope
+    loss = softplus_(z)
+    if gamma == 2:
+        fade = torch.mul(p, p, out=slope)
+    elif gamma > 0:
+        fade = torch.log(p, out=slope).mul_(gamma).exp_()
+    else:
+        fade = torch.ones_like(z) if slope is None else slope.fill_(1)
+    loss.mul_(fade)
+    if slope is not None:
+        slope.sub_(loss, alpha=gamma).mul_(p).add_(loss, alpha=gamma)
+    return loss
 
 
 @CLASSIFICATION.register("sigmoid_focal")

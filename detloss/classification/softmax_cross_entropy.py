@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
@@ -67,7 +66,7 @@ def softmax_cross_entropy(
         negative_log_softmax,
         logits,
         target,
-        of_true_class=_of_true_class,
+        of_class=cross_entropy_of_class,
         label_smoothing=label_smoothing,
         class_weight=class_weight,
         background_index=background_index,
@@ -77,8 +76,9 @@ def softmax_cross_entropy(
     )
 
 
-def _of_true_class(log_p: Tensor) -> tuple[Tensor, Tensor]:
-    return -log_p, torch.ones_like(log_p)
+def cross_entropy_of_class(log_p: Tensor) -> tuple[Tensor, None]:
+    """What a class of that log-probability costs; its pull is 1."""
+    return -log_p, None
 
 
 def negative_log_softmax(x: Tensor) -> Tensor:

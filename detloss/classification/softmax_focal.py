@@ -81,7 +81,7 @@ def softmax_focal_loss(
         partial(_focal_terms, gamma=gamma),
         logits,
         target,
-        of_true_class=partial(_of_true_class, gamma=gamma),
+        of_class=partial(_of_class, gamma=gamma),
         alpha=alpha,
         class_weight=class_weight,
         background_index=background_index,
@@ -91,7 +91,7 @@ def softmax_focal_loss(
     )
 
 
-def _of_true_class(log_p: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+def _of_class(log_p: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """``(1 - p)^gamma * -ln p`` and ``(1 - p)^gamma (1 + gamma p * -ln p / (1 - p))``."""
     rest = -log_p.expm1()  # 1 - p
     fade = rest.pow(gamma)

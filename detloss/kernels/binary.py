@@ -16,7 +16,8 @@ from detloss.kernels.reduction import Reduction, check_reduction, check_weight
 from detloss.kernels.targets import dense_target, is_index_target, per_class_values
 
 Elementwise = Callable[[Tensor], Tensor]
-WithSlope = Callable[[Tensor], tuple[Tensor, Tensor]]
+WithSlope = Callable[[Tensor, Tensor | None], Tensor]
+Factor = Tensor | float
 
 
 def binary_loss(
@@ -39,8 +40,8 @@ def binary_loss(
         logits: (..., C).
         target: Class indices (...,): 0..C-1 says yes to that class, C (or any other index) to
             none, `ignore_index` ignores the row. Or the share y of "yes", (..., C) in [0, 1].
-        with_slope: The same with its derivative, ``z -> (loss, slope)``, in few passes; it may use
-            up z. None: autograd.
+        with_slope: The same with its derivative, ``(z, slope) -> loss``, in few passes: writes it
+            over `slope` unless that is None, and may use up z. Without it, autograd.
         soft: Replaces the formula above for a dense target, as ``soft(x, y)``.
         alpha: Weight of "yes" against 1 - alpha of "no": a float, (C,) values, or None for 1 and 1.
         class_weight: (C,) factors.
@@ -53,17 +54,21 @@ def binary_loss(
     if weight is not None:
         check_weight(weight, logits.shape, elementwise=True)
 
-    yes = no = torch.ones((), dtype=widen(logits).dtype, device=logits.device)
+    yes: Factor = 1.0
+    no: Factor = 1.0
     if isinstance(alpha, int | float):
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-        yes, no = yes * alpha, yes * (1 - alpha)
+        yes, no = float(alpha), 1.0 - alpha
     elif alpha is not None:
         yes = per_class_values("alpha", alpha, logits)
         no = 1 - yes
     if class_weight is not None:
-        scale = per_class_values("class_weight", class_weight, logits)
-        yes, no = yes * scale, no * scale
+        factor = per_class_values("class_weight", class_weight, logits)
+        yes, no = yes * factor, no * factor
+    scale = 1.0
+    if isinstance(no, float) and no > 0:  # of most elements: the engine multiplies it in
+        scale, yes, no = no, yes / no, 1.0
 
     count: Tensor | float = logits.numel()
     if by_index:
@@ -75,42 +80,86 @@ def binary_loss(
     else:
         formula = _of_share(negative, with_slope, soft, yes, no)
         target = dense_target(logits, target)
-    return run(formula, logits, target, weight=weight, count=count, reduction=reduction)
+    return run(
+        formula, logits, target, weight=weight, count=count, reduction=reduction, scale=scale
+    )
 
 
 def _of_index(
-    negative: Elementwise, with_slope: WithSlope | None, yes: Tensor, no: Tensor
+    negative: Elementwise, with_slope: WithSlope | None, yes: Factor, no: Factor
 ) -> Formula:
     """The formula for class indices (N,): of each row at most one column says yes."""
 
     def value(x: Tensor, index: Tensor) -> Tensor:
         is_yes = index[..., None] == torch.arange(x.shape[-1], device=x.device)
-        return negative(torch.where(is_yes, -x, x)) * torch.where(is_yes, yes, no)
+        loss = negative(torch.where(is_yes, -x, x))
+        if _is_one(yes) and _is_one(no):
+            return loss
+        return loss * torch.where(is_yes, _like(x, yes), _like(x, no))
 
     if with_slope is None:
         return Formula(value)
 
-    def fused(x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        row = ((index >= 0) & (index < x.shape[-1])).nonzero()[:, 0]
-        column = index[row]
-        z = x.clone()
-        z[row, column] = -x[row, column]
-        loss, slope = with_slope(z)
-        factor = yes.expand(x.shape[-1])[column]
-        yes_loss, yes_slope = loss[row, column] * factor, slope[row, column] * -factor
-        loss.mul_(no)[row, column] = yes_loss
-        slope.mul_(no)[row, column] = yes_slope
-        return loss, slope
+    def fused(x: Tensor, gradient: Tensor | None, index: Tensor) -> Tensor:
+        place, column, says_yes = _columns_of(index, x.shape[-1])
+        factor = yes[column] if isinstance(yes, Tensor) else yes
+        sign: Factor = -1.0
+        if says_yes is not None:
+            other = no[column] if isinstance(no, Tensor) else no
+            factor = torch.where(says_yes, _like(x, factor), _like(x, other))
+            sign = torch.where(says_yes, _like(x, -1.0), _like(x, 1.0))
+        z = x.clone(memory_format=torch.contiguous_format)
+        _multiply(z, place, sign)
+        loss = with_slope(z, gradient)
+        _multiply(loss, place, factor, elsewhere=no)
+        if gradient is not None:
+            _multiply(gradient, place, factor * sign, elsewhere=no)
+        return loss
 
     return Formula(value, fused)
+
+
+def _columns_of(index: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Where among the elements (N * C,) a row says yes, and to which class.
+
+    On a CPU these are the rows that do. Elsewhere counting them would be a wait, so these are all
+    rows, and a third result says whether a row says yes.
+    """
+    column = index.clamp(0, classes - 1)
+    says_yes = column == index
+    if index.device.type == "cpu":
+        row = says_yes.nonzero()[:, 0]
+        column = column[row]
+        return torch.add(column, row, alpha=classes), column, None
+    row = torch.arange(len(index), device=index.device)
+    return torch.add(column, row, alpha=classes), column, says_yes
+
+
+def _multiply(values: Tensor, place: Tensor, factor: Factor, elsewhere: Factor = 1.0) -> None:
+    """Multiplies the elements at `place` by `factor` and the others by `elsewhere`, in place."""
+    if _is_one(factor) and _is_one(elsewhere):
+        return
+    here = values.view(-1)[place] * factor
+    if not _is_one(elsewhere):
+        values.mul_(elsewhere)
+    values.view(-1).index_copy_(0, place, here)
+
+
+def _is_one(factor: Factor) -> bool:
+    return isinstance(factor, float) and factor == 1
+
+
+def _like(x: Tensor, factor: Factor) -> Tensor:
+    """`factor` as a tensor of the dtype of `x`."""
+    return factor if isinstance(factor, Tensor) else x.new_full((), factor)
 
 
 def _of_share(
     negative: Elementwise,
     with_slope: WithSlope | None,
     soft: Callable[[Tensor, Tensor], Tensor] | None,
-    yes: Tensor,
-    no: Tensor,
+    yes: Factor,
+    no: Factor,
 ) -> Formula:
     """The formula for a share of "yes" of each class (N, C)."""
 
@@ -122,12 +171,14 @@ def _of_share(
     if with_slope is None or soft is not None:
         return Formula(value)
 
-    def fused(x: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        yes_loss, yes_slope = with_slope(-x)
-        no_loss, no_slope = with_slope(x.clone())
+    def fused(x: Tensor, gradient: Tensor | None, share: Tensor) -> Tensor:
+        yes_slope = None if gradient is None else torch.empty_like(gradient)
+        yes_loss = with_slope(-x, yes_slope)
+        loss = with_slope(x.clone(), gradient)
         for_yes, for_no = yes * share, no * (1 - share)
-        loss = yes_loss.mul_(for_yes).addcmul_(no_loss, for_no)
-        return loss, no_slope.mul_(for_no).addcmul_(yes_slope, for_yes, value=-1)
+        if gradient is not None and yes_slope is not None:
+            gradient.mul_(for_no).addcmul_(yes_slope, for_yes, value=-1)
+        return loss.mul_(for_no).addcmul_(yes_loss, for_yes)
 
     return Formula(value, fused)
 

@@ -10,6 +10,7 @@ does the rest.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,8 @@ from torch import Tensor
 from detloss.boxes.checking import HALF_TYPES, widen
 from detloss.kernels.reduction import Reduction, reduce
 
-BLOCK = 262_144
-"""Predictions in a block: with its temporaries about the size of a core's second-level cache."""
+BLOCK = 1_048_576
+"""Values in a block with its temporaries: together they fit the second-level caches."""
 
 
 _PLAIN = ContextVar("plain_formulas", default=False)
@@ -45,22 +46,27 @@ class Formula:
     Attributes:
         value: ``value(pred, *rows) -> loss``, (N, K) -> (N,) or (N, K): plain, differentiable,
             finite where `pred` is. The one source of truth.
-        fused: ``fused(pred, *rows) -> (loss, gradient)``, gradient (N, K) that of each row's or
-            element's own loss; it must not change its arguments. None: autograd in each block.
+        fused: ``fused(pred, gradient, *rows) -> loss``: writes the gradient of each row's or
+            element's own loss over `gradient` (N, K), contiguous, unless that is None, and changes
+            nothing else. Without it, autograd in each block.
+        breadth: Roughly how many temporaries of the size of `pred` it holds at a time.
     """
 
     value: Callable[..., Tensor]
-    fused: Callable[..., tuple[Tensor, Tensor]] | None = None
+    fused: Callable[..., Tensor] | None = None
+    breadth: int = 4
 
-    def value_and_gradient(self, pred: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and its gradient for `pred`."""
+    def compute(self, pred: Tensor, gradient: Tensor | None, *rows: Tensor) -> Tensor:
+        """The loss; its gradient for `pred` is written over `gradient`, if there is one."""
         if self.fused is not None:
-            return self.fused(pred, *rows)
+            return self.fused(pred, gradient, *rows)
+        if gradient is None:
+            return self.value(pred, *rows)
         with torch.enable_grad():
             pred = pred.detach().requires_grad_()
             loss = self.value(pred, *rows)
-            (gradient,) = torch.autograd.grad(loss.sum(), pred)
-        return loss.detach(), gradient
+            gradient.copy_(torch.autograd.grad(loss.sum(), pred)[0])
+        return loss.detach()
 
 
 def run(
@@ -70,6 +76,7 @@ def run(
     weight: Tensor | None,
     count: Tensor | float,
     reduction: Reduction,
+    scale: float = 1.0,
 ) -> Tensor:
     """The weighted, reduced loss of `formula`.
 
@@ -79,36 +86,50 @@ def run(
         *rows: What else the formula takes, each (...,) or (..., K).
         weight: (...,) or (..., K) factors of the loss, or booleans: what counts. Where it is 0
             both value and gradient are exactly 0, whatever `pred` and `rows` hold there.
-        count: What a mean divides by.
+        count: What a mean divides by; the mean of nothing is 0.
         reduction: "none", "sum" or "mean".
+        scale: A factor of everything.
 
     Returns:
         The loss: the formula's shape, or a scalar.
     """
+    if _whole((*rows, weight)):
+        return reduce(scale * _plain(formula, pred, rows, weight), count, reduction)
+    if reduction == "mean":
+        scale = scale / _at_least_one(count)
+    total = reduction != "none"
     shape = pred.shape
-    others = (*rows, weight) if weight is not None else rows
-    if _whole(others):
-        loss = _plain(formula, pred, rows, weight)
-        return reduce(loss, count, reduction)
-    flat = [tensor.reshape(-1, *tensor.shape[len(shape) - 1 :]) for tensor in (pred, *others)]
-    pred, rows = flat[0], tuple(flat[1 : len(rows) + 1])
-    weight = flat[-1] if weight is not None else None
+    if len(shape) != 2:
+        pred = pred.reshape(-1, shape[-1])
+        rows = tuple(_flat(row, shape) for row in rows)
+        weight = None if weight is None else _flat(weight, shape)
     if torch.is_grad_enabled() and pred.requires_grad:
-        loss = _Fused.apply(pred, formula, weight, reduction != "none", *rows)
+        loss: Tensor = _Fused.apply(pred, formula, weight, scale, total, *rows)
     else:
-        loss, _ = _blocks(formula, pred, rows, weight, reduction != "none", gradient=False)
-    if reduction == "none":
-        return loss.reshape(shape[: len(shape) - 2 + loss.ndim])
-    return loss if reduction == "sum" else reduce(loss, count, "mean")
+        weights = _Weights(weight, scale)
+        loss, _ = _blocks(formula, pred, rows, weights, total, gradient=False)
+    return loss if total else loss.reshape(shape[: len(shape) - 2 + loss.ndim])
 
 
-def _whole(others: tuple[Tensor, ...]) -> bool:
+def _at_least_one(count: Tensor | float) -> Any:
+    """`count`, 1 for 0; a number where reading it waits for nobody."""
+    if isinstance(count, Tensor) and count.device.type != "cpu":
+        return torch.where(count == 0, 1, count)
+    return (count.item() if isinstance(count, Tensor) else count) or 1
+
+
+def _flat(row: Tensor, shape: torch.Size) -> Tensor:
+    """`row`, beside predictions of that shape, with the leading axes as one."""
+    return row.reshape(-1, *row.shape[len(shape) - 1 :])
+
+
+def _whole(others: tuple[Tensor | None, ...]) -> bool:
     """Whether autograd, a transform or a compiler has to see the formula itself."""
     return (
         torch.compiler.is_compiling()
         or _PLAIN.get()
         or torch._C._are_functorch_transforms_active()
-        or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others))
+        or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in others))
     )
 
 
@@ -132,38 +153,95 @@ def _silence(row: Tensor, silent: Tensor) -> Tensor:
     return torch.where(silent if row.ndim == silent.ndim else silent[..., None], 0, row)
 
 
+class _Weights:
+    """What multiplies the losses of rows or elements: exactly 0 where something is silent.
+
+    Args:
+        weight: (N,) or (N, K) factors, or booleans; None for ones.
+        scale: A factor of everything.
+    """
+
+    def __init__(self, weight: Tensor | None, scale: Tensor | float) -> None:
+        self.ndim = 0 if weight is None else weight.ndim
+        self.silent: Tensor | None = None
+        self.factor = scale
+        if weight is not None and weight.dtype == torch.bool:
+            self.silent = ~weight
+        elif weight is not None:
+            self.silent = weight == 0
+            self.factor = weight * scale
+
+    def __getitem__(self, part: slice) -> "_Weights":
+        if self.ndim == 0:
+            return self
+        block = copy(self)
+        block.silent = self.silent[part] if self.silent is not None else None
+        if isinstance(self.factor, Tensor) and self.factor.ndim:
+            block.factor = self.factor[part]
+        return block
+
+    def apply(self, values: Tensor) -> None:
+        """Multiplies `values` of rows or elements in place; times 0 is 0, even for a NaN."""
+        by_row = self.ndim < values.ndim
+        factor, silent = self.factor, self.silent
+        if isinstance(factor, Tensor) and factor.ndim:
+            values.mul_((factor[:, None] if by_row else factor).to(values.dtype))
+        elif isinstance(factor, Tensor) or factor != 1:
+            values.mul_(factor)
+        if silent is None:
+            return
+        if silent.ndim == 1 and silent.device.type == "cpu":  # filling rows is cheaper than looking
+            rows = silent.nonzero()[:, 0]
+            if len(rows):
+                values.index_fill_(0, rows, 0)
+        else:
+            values.masked_fill_(silent[:, None] if by_row else silent, 0)
+
+    def total(self, loss: Tensor) -> Tensor:
+        """The weighted sum of `loss`, which may be used up."""
+        if self.ndim == 0:
+            loss = loss.sum()
+        elif self.ndim < loss.ndim:
+            loss = loss.sum(-1)
+        self.apply(loss)
+        return loss.sum()
+
+
 def _blocks(
     formula: Formula,
     pred: Tensor,
     rows: tuple[Tensor, ...],
-    weight: Tensor | None,
+    weights: _Weights,
     total: bool,
     *,
     gradient: bool,
+    upstream: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The weighted loss, summed if `total`, and if asked for its gradient, block by block."""
-    count, width = pred.shape
-    step = max(BLOCK // max(width, 1), 1) if pred.device.type == "cpu" else max(count, 1)
-    if count <= step:
-        loss, slope = _block(formula, pred, rows, weight, gradient)
-        if slope is not None:
-            slope = _narrow(slope, pred.dtype)
-        return (loss.sum() if total else loss), slope
+    """The weighted loss, summed if `total`, and if asked for its gradient, block by block.
 
-    losses = []
+    `upstream`, 0-d or like the loss, multiplies the gradient before it is rounded to a half type.
+    """
+    count, width = pred.shape
     slopes = torch.empty_like(pred, memory_format=torch.contiguous_format) if gradient else None
-    for first in range(0, count, step):
-        part = slice(first, first + step)
-        loss, slope = _block(
-            formula,
-            pred[part],
-            tuple(row[part] for row in rows),
-            None if weight is None else weight[part],
-            gradient,
+    step = max(count, 1)
+    if pred.device.type == "cpu":
+        step = max(BLOCK // (formula.breadth * max(width, 1)), 1)
+    losses = []
+    for first in range(0, max(count, 1), step):
+        part = slice(first, first + step) if count > step else slice(None)
+        losses.append(
+            _block(
+                formula,
+                pred[part],
+                slopes[part] if slopes is not None else None,
+                tuple(row[part] for row in rows),
+                weights[part],
+                total,
+                upstream[part] if upstream is not None and upstream.ndim else upstream,
+            )
         )
-        losses.append(loss.sum() if total else loss)
-        if slopes is not None and slope is not None:
-            slopes[part] = _narrow(slope, pred.dtype)
+    if len(losses) == 1:
+        return losses[0], slopes
     return (torch.stack(losses).sum() if total else torch.cat(losses)), slopes
 
 
@@ -171,40 +249,36 @@ def _blocks(
 def _block(
     formula: Formula,
     pred: Tensor,
+    slopes: Tensor | None,
     rows: tuple[Tensor, ...],
-    weight: Tensor | None,
-    gradient: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """The weighted loss of one block, and if asked for its gradient; never silenced by a NaN."""
+    weights: _Weights,
+    total: bool,
+    upstream: Tensor | None,
+) -> Tensor:
+    """The weighted loss of one block; its gradient is written over `slopes`."""
     pred = widen(pred)
-    if gradient:
-        loss, slope = formula.value_and_gradient(pred, *rows)
-    else:
-        loss, slope = formula.value(pred, *rows), None
-    if weight is not None:
-        _weigh(loss, weight)
-        if slope is not None:
-            _weigh(slope, weight)
-    return loss, slope
-
-
-def _weigh(values: Tensor, weight: Tensor) -> None:
-    """Multiplies `values` in place by one weight a row or an element; times 0 is exactly 0."""
-    silent = ~weight if weight.dtype == torch.bool else weight == 0
-    by_row = weight.ndim < values.ndim
-    if weight.dtype != torch.bool:
-        values.mul_((weight[:, None] if by_row else weight).to(values.dtype))
-    if silent.ndim == 1 and silent.device.type == "cpu":  # looking for rows is cheaper than filling
-        values.index_fill_(0, silent.nonzero()[:, 0], 0)
-    else:
-        values.masked_fill_(silent[:, None] if by_row else silent, 0)
+    gradient = slopes
+    if slopes is not None and slopes.dtype != pred.dtype:
+        gradient = torch.empty_like(pred, memory_format=torch.contiguous_format)
+    loss = formula.compute(pred, gradient, *rows)
+    if slopes is not None and gradient is not None:
+        weights.apply(gradient)
+        if upstream is not None:
+            gradient.mul_(upstream[:, None] if upstream.ndim == 1 else upstream)
+        if gradient is not slopes:
+            slopes.copy_(_narrow(gradient, slopes.dtype))
+    if total:
+        return weights.total(loss)
+    weights.apply(loss)
+    return loss
 
 
 class _Fused(torch.autograd.Function):
     """A loss whose gradient is made in forward; backward scales it.
 
     The gradient is given away in the first backward. A second one, and one that is itself
-    differentiated, computes what it needs again from the predictions.
+    differentiated, computes what it needs again from the predictions. So does that of float16
+    predictions, whose gradient would vanish before a loss scale could lift it.
     """
 
     @staticmethod
@@ -213,11 +287,14 @@ class _Fused(torch.autograd.Function):
         pred: Tensor,
         formula: Formula,
         weight: Tensor | None,
+        scale: Tensor | float,
         total: bool,
         *rows: Tensor,
     ) -> Tensor:
-        loss, ctx.gradient = _blocks(formula, pred, rows, weight, total, gradient=True)
-        ctx.formula, ctx.total = formula, total
+        ahead = pred.dtype != torch.float16
+        weights = _Weights(weight, scale)
+        loss, ctx.gradient = _blocks(formula, pred, rows, weights, total, gradient=ahead)
+        ctx.formula, ctx.scale, ctx.total = formula, scale, total
         ctx.save_for_backward(pred, weight, *rows)
         return loss
 
@@ -225,17 +302,19 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradient, ctx.gradient = ctx.gradient, None
         pred, weight, *rows = ctx.saved_tensors
-        nothing = (None,) * (3 + len(rows))
+        nothing = (None,) * (4 + len(rows))
         if torch.is_grad_enabled():  # create_graph: let autograd see the formula
-            loss = _plain(ctx.formula, pred, tuple(rows), weight)
+            loss = ctx.scale * _plain(ctx.formula, pred, tuple(rows), weight)
             loss = loss.sum() if ctx.total else loss
             return *torch.autograd.grad(loss, pred, grad, create_graph=True), *nothing
         if gradient is None:
-            _, gradient = _blocks(ctx.formula, pred, tuple(rows), weight, ctx.total, gradient=True)
-        if ctx.total and grad.device.type == "cpu" and grad.item() == 1:
-            return gradient, *nothing
-        grad = grad if grad.ndim in (0, 2) else grad[:, None]
-        return gradient.mul_(grad), *nothing
+            weights = _Weights(weight, ctx.scale)
+            _, gradient = _blocks(
+                ctx.formula, pred, tuple(rows), weights, ctx.total, gradient=True, upstream=grad
+            )
+        elif not (ctx.total and grad.device.type == "cpu" and grad.item() == 1):
+            gradient.mul_(grad[:, None] if grad.ndim == 1 else grad)
+        return gradient, *nothing
 
 
 class _Widen(torch.autograd.Function):

@@ -14,7 +14,7 @@ def box_loss(
     pred: Tensor,
     target: Tensor,
     *,
-    fused: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    fused: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None,
     weight: Tensor | None,
     reduction: Reduction,
 ) -> Tensor:
@@ -33,9 +33,9 @@ def box_loss(
         check_weight(weight, pred.shape, elementwise=False)
     count = pred.shape[:-1].numel()
     return run(
-        Formula(formula, fused),
+        Formula(formula, fused, breadth=9),
         pred,
-        widen(target),
+        target.to(widen(pred).dtype),
         weight=weight,
         count=count,
         reduction=reduction,

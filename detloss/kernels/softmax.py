@@ -19,7 +19,7 @@ def softmax_loss(
     logits: Tensor,
     target: Tensor,
     *,
-    of_true_class: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    of_class: Callable[[Tensor], tuple[Tensor, Tensor | None]] | None = None,
     label_smoothing: float = 0.0,
     alpha: Sequence[float] | Tensor | None = None,
     class_weight: Sequence[float] | Tensor | None,
@@ -34,9 +34,9 @@ def softmax_loss(
         term: The cost of each class, were it the true one.
         logits: (..., K), one column being the background where there is one.
         target: Class indices (...,), see `class_columns`; or probabilities (..., K).
-        of_true_class: ``ln p -> (cost, pull)`` of the true class alone, in few passes: its cost,
-            and the factor of ``p - onehot`` in the gradient, which is minus the cost's derivative.
-            None: autograd.
+        of_class: ``ln p -> (cost, pull)`` of a class alone, elementwise: its cost, and the factor
+            of ``p - onehot`` in the gradient, which is minus the cost's derivative; None for 1.
+            Without it there is no gradient by hand.
         label_smoothing: e in [0, 1]: ``q = (1 - e) target + e / K``.
         alpha: (K,) factors, one a column.
         class_weight: (K,) factors, one a column; a mean over class indices divides by their sum,
@@ -73,18 +73,38 @@ def softmax_loss(
         loss = costs.gather(-1, true[..., None])[..., 0] if by_index else (true * costs).sum(-1)
         return torch.lerp(loss, costs.mean(-1), label_smoothing) if label_smoothing else loss
 
-    def fused(x: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        assert of_true_class is not None
-        log_p = x.log_softmax(-1)
-        loss, pull = of_true_class(log_p.gather(-1, true[:, None])[:, 0])
+    def fused(x: Tensor, gradient: Tensor | None, true: Tensor) -> Tensor:
+        """``sum_c q_c cost_c`` and ``p sum_c q_c pull_c - q pull``."""
+        assert of_class is not None
+        log_p = torch.log_softmax(x, -1, out=gradient)
+        if by_index and not label_smoothing:
+            loss, pull = of_class(log_p.gather(-1, true[:, None])[:, 0])
+            if factor is not None:
+                pull = factor[true] if pull is None else pull * factor[true]
+                loss = loss * factor[true]
+            if gradient is None:
+                return loss
+            log_p.exp_().scatter_add_(-1, true[:, None], x.new_full((), -1).expand(len(x), 1))
+            if pull is not None:
+                gradient.mul_(pull[:, None])
+            return loss
+        share = true
+        if by_index:
+            share = torch.zeros_like(log_p).scatter_(-1, true[:, None], 1)
+        if label_smoothing:
+            share = share * (1 - label_smoothing) + label_smoothing / x.shape[-1]
         if factor is not None:
-            loss, pull = loss * factor[true], pull * factor[true]
-        slope = log_p.exp_().scatter_add_(-1, true[:, None], x.new_full((len(x), 1), -1))
-        return loss, slope.mul_(pull[:, None])
+            share = share * factor
+        cost, pull = of_class(log_p)
+        loss = cost.mul_(share).sum(-1)
+        if gradient is None:
+            return loss
+        pull = share if pull is None else pull.mul_(share)
+        torch.mul(log_p.exp_(), pull.sum(-1, keepdim=True), out=gradient).sub_(pull)
+        return loss
 
-    by_hand = by_index and of_true_class is not None and not label_smoothing
     return run(
-        Formula(formula, fused if by_hand else None),
+        Formula(formula, fused if of_class is not None else None),
         logits,
         target,
         weight=weight,

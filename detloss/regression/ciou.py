@@ -73,19 +73,20 @@ def _ciou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
     return 1 - ciou(pred, target, eps)
 
 
-def _fused(pred: Tensor, target: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
     pair = Pair(pred, target, eps)
     distance = CentreDistance(pair, eps)
     aspect = AspectDifference(pair, eps)
-    alpha = aspect.value / (1 - pair.iou + aspect.value).clamp_(min=eps)
-    gradient = pair.gradient(
-        shared=-pair.iou_by_shared,
-        area=-pair.iou_by_area,
+    alpha = aspect.value / (1 - pair.iou).add_(aspect.value).clamp_(min=eps)
+    pair.gradient(
+        gradient,
+        shared=pair.iou_by_shared.neg_(),
+        area=pair.iou_by_area.neg_(),
         hull=distance.by_hull,
         offset=distance.by_offset,
-        side=alpha[:, None] * aspect.by_side,
+        side=aspect.by_side.mul_(alpha),
     )
-    return 1 - (pair.iou - distance.value - alpha * aspect.value), gradient
+    return 1 - pair.iou.sub_(distance.value).sub_(alpha.mul_(aspect.value))
 
 
 @REGRESSION.register("ciou")

@@ -69,16 +69,17 @@ def _diou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
     return 1 - diou(pred, target, eps)
 
 
-def _fused(pred: Tensor, target: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
     pair = Pair(pred, target, eps)
     distance = CentreDistance(pair, eps)
-    gradient = pair.gradient(
-        shared=-pair.iou_by_shared,
-        area=-pair.iou_by_area,
+    pair.gradient(
+        gradient,
+        shared=pair.iou_by_shared.neg_(),
+        area=pair.iou_by_area.neg_(),
         hull=distance.by_hull,
         offset=distance.by_offset,
     )
-    return 1 - (pair.iou - distance.value), gradient
+    return 1 - pair.iou.sub_(distance.value)
 
 
 @REGRESSION.register("diou")

@@ -3,10 +3,11 @@
 from functools import partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from detloss.boxes.overlaps import giou
-from detloss.boxes.slopes import Pair, by_factor, product, step
+from detloss.boxes.slopes import Pair, by_factor, floored, product
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
@@ -69,18 +70,21 @@ def _giou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
     return 1 - giou(pred, target, eps)
 
 
-def _fused(pred: Tensor, target: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
     pair = Pair(pred, target, eps)
-    hull = product(pair.hull)
-    per_hull = hull.clamp(min=eps).reciprocal_()
-    empty = (hull - pair.union).mul_(per_hull)  # share of the hull that neither box covers
-    by_hull = per_hull - step(hull - eps).mul_(empty).mul_(per_hull)
-    gradient = pair.gradient(
+    hull, slope = floored(area := product(pair.hull), eps)
+    per_hull = hull.reciprocal()
+    empty = (area - pair.union).mul_(per_hull)  # share of the hull that neither box covers
+    by_hull = empty * per_hull
+    if slope is not None:
+        by_hull.mul_(slope)
+    pair.gradient(
+        gradient,
         shared=per_hull - pair.iou_by_shared,
-        area=-per_hull - pair.iou_by_area,
-        hull=by_factor(by_hull, pair.hull),
+        area=torch.add(per_hull, pair.iou_by_area).neg_(),
+        hull=by_factor(torch.sub(per_hull, by_hull), pair.hull),
     )
-    return 1 - (pair.iou - empty), gradient
+    return 1 - pair.iou.sub_(empty)
 
 
 @REGRESSION.register("giou")

@@ -81,17 +81,17 @@ def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor
     return 1 - (overlap if mode == "linear" else overlap * overlap)
 
 
-def _fused(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> tuple[Tensor, Tensor]:
+def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, mode: IoUMode, eps: float) -> Tensor:
     pair = Pair(pred, target, eps)
     if mode == "log":
-        floored = pair.iou.clamp(min=eps)
-        loss, by_iou = -floored.log(), -floored.reciprocal() * (pair.iou >= eps)
+        overlap = pair.iou.clamp(min=eps)
+        loss, by_iou = -overlap.log(), -overlap.reciprocal() * (pair.iou >= eps)
     elif mode == "square":
         loss, by_iou = 1 - pair.iou * pair.iou, -2 * pair.iou
     else:
-        loss, by_iou = 1 - pair.iou, -torch.ones_like(pair.iou)
-    gradient = pair.gradient(shared=by_iou * pair.iou_by_shared, area=by_iou * pair.iou_by_area)
-    return loss, gradient
+        loss, by_iou = 1 - pair.iou, pair.iou.new_full((), -1)
+    pair.gradient(gradient, shared=by_iou * pair.iou_by_shared, area=by_iou * pair.iou_by_area)
+    return loss
 
 
 @REGRESSION.register("iou")

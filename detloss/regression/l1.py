@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from detloss.kernels import Reduction, box_loss
@@ -50,9 +51,11 @@ def _l1(pred: Tensor, target: Tensor) -> Tensor:
     return (pred - target).abs().sum(-1)
 
 
-def _fused(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor) -> Tensor:
     difference = pred - target
-    return difference.abs().sum(-1), difference.sign_()
+    if gradient is not None:
+        torch.sign(difference, out=gradient)
+    return difference.abs_().sum(-1)
 
 
 @REGRESSION.register("l1")

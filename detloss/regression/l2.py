@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from detloss.kernels import Reduction, box_loss
@@ -43,11 +44,18 @@ def l2_loss(
         Girshick et al., "Rich feature hierarchies" (R-CNN), CVPR 2014, arXiv:1311.2524, appendix
         C: boxes by least squares.
     """
-    return box_loss(_l2, pred, target, weight=weight, reduction=reduction)
+    return box_loss(_l2, pred, target, fused=_fused, weight=weight, reduction=reduction)
 
 
 def _l2(pred: Tensor, target: Tensor) -> Tensor:
     return (pred - target).square().sum(-1)
+
+
+def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor) -> Tensor:
+    difference = pred - target
+    if gradient is not None:
+        torch.mul(difference, 2, out=gradient)
+    return difference.square_().sum(-1)
 
 
 @REGRESSION.register("l2")

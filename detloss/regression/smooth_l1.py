@@ -3,6 +3,7 @@
 from functools import partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from detloss.kernels import Reduction, box_loss
@@ -79,11 +80,11 @@ def _smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     return (inner / beta * (distance - inner / 2)).sum(-1)
 
 
-def _fused(pred: Tensor, target: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, beta: float) -> Tensor:
     difference = pred - target
-    slope = (difference / beta).clamp_(-1, 1)
+    slope = torch.div(difference, beta, out=gradient).clamp_(-1, 1)
     # beta slope is the distance inside the quadratic part, with its sign
-    return difference.sub_(slope, alpha=beta / 2).mul_(slope).sum(-1), slope
+    return difference.sub_(slope, alpha=beta / 2).mul_(slope).sum(-1)
 
 
 @REGRESSION.register("smooth_l1")

@@ -144,10 +144,18 @@ def test_no_gradient_is_computed_under_no_grad(each, monkeypatch):
     kind, loss = each
     pred, target = example(kind)
     expected = loss(pred, target)
-    monkeypatch.setattr(engine.Formula, "value_and_gradient", None)
+    gradients = []
+    compute = engine.Formula.compute
+
+    def watched(formula, pred, gradient, *rows):
+        gradients.append(gradient)
+        return compute(formula, pred, gradient, *rows)
+
+    monkeypatch.setattr(engine.Formula, "compute", watched)
     with torch.no_grad():
-        assert_close(loss(pred, target), expected)
-    assert_close(loss(pred.detach(), target), expected.detach())
+        assert torch.equal(loss(pred, target), expected.detach())
+    assert torch.equal(loss(pred.detach(), target), expected.detach())
+    assert gradients == [None, None]
 
 
 def test_backward_twice_gives_the_same_twice(each):
@@ -226,6 +234,18 @@ def test_a_soft_target_may_get_a_gradient():
     target.requires_grad_()
     loss.compute(pred, target, weight=None, reduction="sum").backward()
     assert_close(target.grad, -pred.detach().log_softmax(-1))
+
+
+def test_a_loss_scale_lifts_float16_gradients_that_would_vanish():
+    """p^2 l of a known background is 1e-9: below float16, but not times 65,536."""
+    loss = detloss.build_part("classification", {"type": "sigmoid_focal"})
+    pred = torch.full((2, CLASSES), -7.0, dtype=torch.float16, requires_grad=True)
+    wide = pred.detach().float().requires_grad_()
+    target = torch.full((2,), CLASSES)
+    for logits in (pred, wide):
+        (loss(logits, target) * 65_536).backward()
+    assert pred.grad.min() > 0
+    assert_close(pred.grad, wide.grad.half())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
