@@ -28,7 +28,7 @@ def floored(values: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
 
 
 def _all_above(values: Tensor, floor: float) -> bool:
-    return values.device.type == "cpu" and values.numel() > 0 and bool(values.amin() > floor)
+    return values.device.type == "cpu" and values.numel() > 0 and values.amin().item() > floor
 
 
 def product(lengths: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Softmax cross-entropy over classes that exclude each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -76,7 +76,7 @@ def softmax_cross_entropy(
     )
 
 
-def cross_entropy_of_class(log_p: Tensor) -> tuple[Tensor, None]:
+def cross_entropy_of_class(log_p: Tensor, _: Callable[[], Tensor]) -> tuple[Tensor, None]:
     """What a class of that log-probability costs; its pull is 1."""
     return -log_p, None
 

@@ -1,6 +1,6 @@
 """Softmax focal loss: focal loss over classes that exclude each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -91,9 +91,11 @@ def softmax_focal_loss(
     )
 
 
-def _of_class(log_p: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+def _of_class(
+    log_p: Tensor, one_minus_p: Callable[[], Tensor], gamma: float
+) -> tuple[Tensor, Tensor]:
     """``(1 - p)^gamma * -ln p`` and ``(1 - p)^gamma (1 + gamma p * -ln p / (1 - p))``."""
-    rest = -log_p.expm1()  # 1 - p
+    rest = one_minus_p()
     fade = rest.pow(gamma)
     ratio = torch.where(rest > 0, -log_p / rest, 1)  # towards 1 as p goes to 1
     return -fade * log_p, fade * (1 + gamma * (1 - rest) * ratio)

@@ -5,6 +5,7 @@ hinge and squared error alike. So a technique is one function, `negative(z)`: th
 negative whose logit is z. Everything else, signs, class indices, soft labels and weights, is here.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -41,7 +42,8 @@ def binary_loss(
         target: Class indices (...,): 0..C-1 says yes to that class, C (or any other index) to
             none, `ignore_index` ignores the row. Or the share y of "yes", (..., C) in [0, 1].
         with_slope: The same with its derivative, ``(z, slope) -> loss``, in few passes: writes it
-            over `slope` unless that is None, and may use up z. Without it, autograd.
+            over `slope` unless that is None, and may use up z. At z = -inf both are 0. Without
+            it, autograd.
         soft: Replaces the formula above for a dense target, as ``soft(x, y)``.
         alpha: Weight of "yes" against 1 - alpha of "no": a float, (C,) values, or None for 1 and 1.
         class_weight: (C,) factors.
@@ -72,11 +74,9 @@ def binary_loss(
 
     count: Tensor | float = logits.numel()
     if by_index:
-        formula = _of_index(negative, with_slope, yes, no)
-        counted = target != ignore_index
-        weight = _mask(weight, counted)
+        formula = _of_index(negative, with_slope, yes, no, ignore_index)
         if reduction == "mean":
-            count = counted.sum() * logits.shape[-1]
+            count = (target != ignore_index).sum() * logits.shape[-1]
     else:
         formula = _of_share(negative, with_slope, soft, yes, no)
         target = dense_target(logits, target)
@@ -86,16 +86,21 @@ def binary_loss(
 
 
 def _of_index(
-    negative: Elementwise, with_slope: WithSlope | None, yes: Factor, no: Factor
+    negative: Elementwise,
+    with_slope: WithSlope | None,
+    yes: Factor,
+    no: Factor,
+    ignore_index: int,
 ) -> Formula:
     """The formula for class indices (N,): of each row at most one column says yes."""
 
     def value(x: Tensor, index: Tensor) -> Tensor:
         is_yes = index[..., None] == torch.arange(x.shape[-1], device=x.device)
-        loss = negative(torch.where(is_yes, -x, x))
-        if _is_one(yes) and _is_one(no):
-            return loss
-        return loss * torch.where(is_yes, _like(x, yes), _like(x, no))
+        ignored = index[..., None] == ignore_index
+        loss = negative(torch.where(is_yes, -x, torch.where(ignored, 0, x)))
+        if not (_is_one(yes) and _is_one(no)):
+            loss = loss * torch.where(is_yes, _like(x, yes), _like(x, no))
+        return torch.where(ignored, 0, loss)
 
     if with_slope is None:
         return Formula(value)
@@ -110,6 +115,7 @@ def _of_index(
             sign = torch.where(says_yes, _like(x, -1.0), _like(x, 1.0))
         z = x.clone(memory_format=torch.contiguous_format)
         _multiply(z, place, sign)
+        _silence(z, index == ignore_index)
         loss = with_slope(z, gradient)
         _multiply(loss, place, factor, elsewhere=no)
         if gradient is not None:
@@ -128,8 +134,8 @@ def _columns_of(index: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor | N
     column = index.clamp(0, classes - 1)
     says_yes = column == index
     if index.device.type == "cpu":
-        row = says_yes.nonzero()[:, 0]
-        column = column[row]
+        row = says_yes.nonzero().view(-1)
+        column = column.index_select(0, row)
         return torch.add(column, row, alpha=classes), column, None
     row = torch.arange(len(index), device=index.device)
     return torch.add(column, row, alpha=classes), column, says_yes
@@ -139,10 +145,19 @@ def _multiply(values: Tensor, place: Tensor, factor: Factor, elsewhere: Factor =
     """Multiplies the elements at `place` by `factor` and the others by `elsewhere`, in place."""
     if _is_one(factor) and _is_one(elsewhere):
         return
-    here = values.view(-1)[place] * factor
+    elements = values.view(-1)
+    here = elements.index_select(0, place).mul_(factor)
     if not _is_one(elsewhere):
         values.mul_(elsewhere)
-    values.view(-1).index_copy_(0, place, here)
+    elements.index_copy_(0, place, here)
+
+
+def _silence(z: Tensor, ignored: Tensor) -> None:
+    """Makes the ignored rows sure negatives, which cost exactly nothing, in place."""
+    if ignored.device.type == "cpu":
+        z.index_fill_(0, ignored.nonzero().view(-1), -math.inf)
+    else:
+        z.masked_fill_(ignored[:, None], -math.inf)
 
 
 def _is_one(factor: Factor) -> bool:
@@ -181,10 +196,3 @@ def _of_share(
         return loss.mul_(for_no).addcmul_(yes_loss, for_yes)
 
     return Formula(value, fused)
-
-
-def _mask(weight: Tensor | None, counted: Tensor) -> Tensor:
-    """`weight` with 0 in the rows that do not count; booleans where there is no weight."""
-    if weight is None:
-        return counted
-    return torch.where(counted if weight.ndim == counted.ndim else counted[..., None], weight, 0)

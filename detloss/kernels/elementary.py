@@ -18,7 +18,7 @@ def softplus_(z: Tensor) -> Tensor:
     There two vectorised functions beat PyTorch's scalar one, and looking for the logit that would
     overflow ``exp`` waits for nobody.
     """
-    if z.device.type == "cpu" and z.numel() and z.amax() < LARGE:
+    if z.device.type == "cpu" and z.numel() and z.amax().item() < LARGE:
         return z.exp_().log1p_()
     return z.copy_(softplus(z))
 

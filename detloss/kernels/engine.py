@@ -226,9 +226,11 @@ def _blocks(
     step = max(count, 1)
     if pred.device.type == "cpu":
         step = max(BLOCK // (formula.breadth * max(width, 1)), 1)
+    if count <= step:
+        return _block(formula, pred, slopes, rows, weights, total, upstream), slopes
     losses = []
-    for first in range(0, max(count, 1), step):
-        part = slice(first, first + step) if count > step else slice(None)
+    for first in range(0, count, step):
+        part = slice(first, first + step)
         losses.append(
             _block(
                 formula,
@@ -240,12 +242,9 @@ def _blocks(
                 upstream[part] if upstream is not None and upstream.ndim else upstream,
             )
         )
-    if len(losses) == 1:
-        return losses[0], slopes
     return (torch.stack(losses).sum() if total else torch.cat(losses)), slopes
 
 
-@torch.no_grad()
 def _block(
     formula: Formula,
     pred: Tensor,

@@ -9,8 +9,15 @@ CPU_PAIRS = 131_072
 """Pairs in a block on a CPU: a few temporaries of that size fit a core's second-level cache."""
 CPU_ANCHORS = 2_048
 """Anchors in a block at least: where there are many boxes, most are far from a block of so few."""
+MOST_PAIRS = 2_097_152
+"""Pairs in a block on a CPU at most, 8 MiB a temporary, however many boxes there are."""
 GPU_PAIRS = 16_777_216
 """Pairs in a block on a GPU: enough to fill it, 64 MiB a temporary."""
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether deciding by the values of `tensor` waits for nobody: in eager mode on a CPU."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def blocks_of_pairs(anchors: Tensor, boxes: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -22,26 +29,37 @@ def blocks_of_pairs(anchors: Tensor, boxes: Tensor) -> Iterator[tuple[slice, Ten
     wait, so every block has all boxes; under a compiler there is one block.
 
     Args:
-        anchors: (A, 4) as (x1, y1, x2, y2).
-        boxes: (M, 4).
+        anchors: `planes` (5, A) of the anchors.
+        boxes: `planes` (5, M) of the boxes.
 
     Yields:
         The block's place among the anchors, and the indices of its boxes in ascending order. A
         block without boxes is left out.
     """
-    everything = torch.arange(len(boxes), device=boxes.device)
-    if torch.compiler.is_compiling():
-        yield slice(0, len(anchors)), everything
+    count, truths = anchors.shape[1], boxes.shape[1]
+    if not may_look(anchors):
+        everything = torch.arange(truths, device=boxes.device)
+        step = count if torch.compiler.is_compiling() else max(GPU_PAIRS // max(truths, 1), 1)
+        for first in range(0, count, max(step, 1)):
+            yield slice(first, first + step), everything
         return
-    on_cpu = anchors.device.type == "cpu"
-    step = max((CPU_PAIRS if on_cpu else GPU_PAIRS) // max(len(boxes), 1), 1)
-    if on_cpu:
-        step = max(step, CPU_ANCHORS)
-    for first in range(0, len(anchors), step):
-        part = slice(first, first + step)
-        near = everything
-        if on_cpu:
-            low, high = anchors[part, :2].amin(0), anchors[part, 2:].amax(0)
-            near = ((boxes[:, :2] < high) & (boxes[:, 2:] > low)).all(1).nonzero()[:, 0]
-        if len(near):
-            yield part, near
+    if not count or not truths:
+        return
+    step = max(min(max(CPU_PAIRS, CPU_ANCHORS * truths), MOST_PAIRS) // truths, 1)
+    low, high = _bounds(anchors, step)
+    near = ((boxes[:2, None] < high[..., None]) & (boxes[2:4, None] > low[..., None])).all(0)
+    for block, first in enumerate(range(0, count, step)):
+        chosen = near[block].nonzero().view(-1)
+        if len(chosen):
+            yield slice(first, first + step), chosen
+
+
+def _bounds(anchors: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """The lowest and highest corner of each block of `step` anchors, (2, blocks) each."""
+    whole = anchors.shape[1] // step * step
+    low = anchors[:2, :whole].unflatten(1, (-1, step)).amin(-1) if whole else anchors[:2, :0]
+    high = anchors[2:4, :whole].unflatten(1, (-1, step)).amax(-1) if whole else anchors[:2, :0]
+    if whole < anchors.shape[1]:
+        low = torch.cat([low, anchors[:2, whole:].amin(1, keepdim=True)], dim=1)
+        high = torch.cat([high, anchors[2:4, whole:].amax(1, keepdim=True)], dim=1)
+    return low, high

@@ -13,13 +13,15 @@ from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight
 from detloss.kernels.targets import dense_target, is_index_target, per_class_values
 
+OfClass = Callable[[Tensor, Callable[[], Tensor]], tuple[Tensor, Tensor | None]]
+
 
 def softmax_loss(
     term: Callable[[Tensor], Tensor],
     logits: Tensor,
     target: Tensor,
     *,
-    of_class: Callable[[Tensor], tuple[Tensor, Tensor | None]] | None = None,
+    of_class: OfClass | None = None,
     label_smoothing: float = 0.0,
     alpha: Sequence[float] | Tensor | None = None,
     class_weight: Sequence[float] | Tensor | None,
@@ -34,9 +36,10 @@ def softmax_loss(
         term: The cost of each class, were it the true one.
         logits: (..., K), one column being the background where there is one.
         target: Class indices (...,), see `class_columns`; or probabilities (..., K).
-        of_class: ``ln p -> (cost, pull)`` of a class alone, elementwise: its cost, and the factor
-            of ``p - onehot`` in the gradient, which is minus the cost's derivative; None for 1.
-            Without it there is no gradient by hand.
+        of_class: ``(ln p, 1 - p) -> (cost, pull)`` of a class alone, elementwise: its cost, and
+            the factor of ``p - onehot`` in the gradient, which is minus the cost's derivative by
+            ln p; None for 1. It asks for ``1 - p``, exact where p rounds to 1, by calling it.
+            Without `of_class`, autograd.
         label_smoothing: e in [0, 1]: ``q = (1 - e) target + e / K``.
         alpha: (K,) factors, one a column.
         class_weight: (K,) factors, one a column; a mean over class indices divides by their sum,
@@ -74,33 +77,35 @@ def softmax_loss(
         return torch.lerp(loss, costs.mean(-1), label_smoothing) if label_smoothing else loss
 
     def fused(x: Tensor, gradient: Tensor | None, true: Tensor) -> Tensor:
-        """``sum_c q_c cost_c`` and ``p sum_c q_c pull_c - q pull``."""
+        """``sum_c q_c cost_c``, and its gradient ``p sum_c q_c pull_c - q pull``."""
         assert of_class is not None
-        log_p = torch.log_softmax(x, -1, out=gradient)
+        p = torch.log_softmax(x, -1, out=gradient)
         if by_index and not label_smoothing:
-            loss, pull = of_class(log_p.gather(-1, true[:, None])[:, 0])
+            column = true[:, None]
+            log_p = p.gather(-1, column)
+            rest = p.exp_().scatter_(-1, column, 0).sum(-1, keepdim=True)
+            loss, pull = of_class(log_p, lambda: rest)
             if factor is not None:
-                pull = factor[true] if pull is None else pull * factor[true]
-                loss = loss * factor[true]
-            if gradient is None:
-                return loss
-            log_p.exp_().scatter_add_(-1, true[:, None], x.new_full((), -1).expand(len(x), 1))
-            if pull is not None:
-                gradient.mul_(pull[:, None])
-            return loss
+                loss = loss * factor[column]
+                pull = factor[column] if pull is None else pull * factor[column]
+            if gradient is not None:
+                gradient.scatter_(-1, column, -rest)
+                if pull is not None:
+                    gradient.mul_(pull)
+            return loss[:, 0]
+
         share = true
         if by_index:
-            share = torch.zeros_like(log_p).scatter_(-1, true[:, None], 1)
+            share = torch.zeros_like(x).scatter_(-1, true[:, None], 1)
         if label_smoothing:
             share = share * (1 - label_smoothing) + label_smoothing / x.shape[-1]
         if factor is not None:
             share = share * factor
-        cost, pull = of_class(log_p)
+        cost, pull = of_class(p, lambda: _rest(p))
         loss = cost.mul_(share).sum(-1)
-        if gradient is None:
-            return loss
-        pull = share if pull is None else pull.mul_(share)
-        torch.mul(log_p.exp_(), pull.sum(-1, keepdim=True), out=gradient).sub_(pull)
+        if gradient is not None:
+            pull = share if pull is None else pull.mul_(share)
+            p.exp_().mul_(pull.sum(-1, keepdim=True)).sub_(pull)
         return loss
 
     return run(
@@ -111,6 +116,13 @@ def softmax_loss(
         count=count,
         reduction=reduction,
     )
+
+
+def _rest(log_p: Tensor) -> Tensor:
+    """``1 - p`` of each column; of the largest, which can come near 1, as the sum of the others."""
+    largest = log_p.argmax(-1, keepdim=True)
+    others = log_p.exp().scatter_(-1, largest, 0).sum(-1, keepdim=True)
+    return log_p.expm1().neg_().scatter_(-1, largest, others)
 
 
 def class_columns(target: Tensor, columns: int, background_index: int) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from detloss.boxes import pairwise_overlap
 from detloss.boxes.checking import widen
-from detloss.kernels.pairs import blocks_of_pairs
+from detloss.boxes.overlaps import iou_of_planes, planes
+from detloss.kernels.pairs import blocks_of_pairs, may_look
 from detloss.matchers.base import Matcher, Matches, check_match_inputs
 from detloss.registry import MATCHERS, Fraction
 
@@ -77,46 +78,72 @@ class MaxIoUMatcher(Matcher):
         usable = gt_boxes.isfinite().all(1)
         if gt_ignore is not None:
             usable &= ~gt_ignore
-        best, target_index, is_best = self._best(anchors, keep_boxes(gt_boxes, usable))
+        planes_of_anchors = planes(anchors)
+        truths = planes(keep_boxes(gt_boxes, usable))
+        best, is_best = self._best(planes_of_anchors, truths)
 
         positive = (best >= self.positive) & (best > 0)
-        if self.low_quality:
+        if is_best is not None:
             positive |= is_best
         ignored = best >= self.negative
         if gt_ignore is not None:
-            ignored |= self._inside(anchors, keep_boxes(gt_boxes, gt_ignore))
-        return Matches(torch.where(positive, target_index, 0), positive, ignored & ~positive)
+            regions = keep_boxes(gt_boxes, gt_ignore)
+            ignored |= self._inside(anchors, regions, planes_of_anchors, planes(regions))
+        target_index = self._answers(planes_of_anchors, truths, positive)
+        return Matches(target_index, positive, ignored & ~positive)
 
-    def _best(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Each anchor's largest IoU, whose it is, and whether the anchor is some box's best."""
-        best = anchors.new_zeros(len(anchors))
-        index = torch.zeros(len(anchors), dtype=torch.long, device=anchors.device)
-        is_best = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-        best_of_box = anchors.new_zeros(len(boxes))
+    def _best(self, anchors: Tensor, truths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Each anchor's largest IoU, and by the low-quality rule whether it is some truth's best."""
+        best = anchors.new_zeros(anchors.shape[1])
+        best_of_truth = anchors.new_zeros(truths.shape[1])
+        blocks, bests = [], []
+        for part, near in blocks_of_pairs(anchors, truths):
+            overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part])
+            if len(near):
+                best[part] = overlap.amax(0)
+            blocks.append((part, near))
+            bests.append(overlap.amax(1))
+        if not self.low_quality or not blocks:
+            return best, None
 
-        blocks = []
-        for part, near in blocks_of_pairs(anchors, boxes):
-            overlap = pairwise_overlap(boxes[near], anchors[part])
-            best[part], which = overlap.max(0)
-            index[part] = near[which]
-            best_in_block = overlap.amax(1)
-            best_of_box[near] = torch.maximum(best_of_box[near], best_in_block)
-            blocks.append((part, near, best_in_block))
-        if not self.low_quality:
-            return best, index, is_best
+        nears = torch.cat([near for _, near in blocks])
+        best_of_truth.scatter_reduce_(0, nears, torch.cat(bests), "amax")
+        best_of_truth = torch.where(best_of_truth > 0, best_of_truth, torch.inf)
+        goals = best_of_truth[nears].split([len(near) for _, near in blocks])
+        is_best = torch.zeros_like(best, dtype=torch.bool)
+        for (part, near), in_block, goal in zip(blocks, bests, goals, strict=True):
+            if may_look(near):  # the few truths whose best is in this block
+                here = (in_block == goal).nonzero().view(-1)
+                if not len(here):
+                    continue
+                near, goal = near[here], goal[here]
+            # the same arithmetic, to the bit
+            overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part])
+            if len(near):
+                is_best[part] = overlap.sub_(goal[:, None]).amax(0) == 0
+        return best, is_best
 
-        for part, near, best_in_block in blocks:
-            if near.device.type == "cpu" and not torch.compiler.is_compiling():
-                # the few boxes whose best is in this block; the same arithmetic, to the bit
-                near = near[(best_in_block == best_of_box[near]) & (best_in_block > 0)]
-            overlap = pairwise_overlap(boxes[near], anchors[part])
-            is_best[part] = ((overlap == best_of_box[near, None]) & (overlap > 0)).any(0)
-        return best, index, is_best
+    def _answers(self, anchors: Tensor, truths: Tensor, positive: Tensor) -> Tensor:
+        """(A,) the first of the truths that each positive anchor overlaps most, 0 elsewhere."""
+        index = torch.zeros_like(positive, dtype=torch.long)
+        chosen = positive.nonzero().view(-1) if may_look(positive) else None
+        if chosen is not None:
+            anchors = anchors[:, chosen]
+        answer = index if chosen is None else index[chosen]
+        for part, near in blocks_of_pairs(anchors, truths):
+            if len(near):
+                overlap = iou_of_planes(truths[:, near], anchors[:, part])
+                answer[part] = near[overlap.max(0).indices]
+        if chosen is None:
+            return torch.where(positive, answer, 0)
+        return index.index_copy_(0, chosen, answer)
 
-    def _inside(self, anchors: Tensor, regions: Tensor) -> Tensor:
+    def _inside(
+        self, anchors: Tensor, regions: Tensor, anchor_planes: Tensor, region_planes: Tensor
+    ) -> Tensor:
         """Whether enough of each anchor lies inside one of the regions."""
         inside = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-        for part, near in blocks_of_pairs(anchors, regions):
+        for part, near in blocks_of_pairs(anchor_planes, region_planes):
             share = pairwise_overlap(anchors[part], regions[near], kind="iof")
             inside[part] = ((share >= self.ignore_overlap) & (share > 0)).any(1)
         return inside

@@ -5,6 +5,7 @@ import torch
 from boxgen import random_boxes
 
 from detloss.boxes import pairwise_overlap
+from detloss.boxes.overlaps import planes
 from detloss.kernels import pairs
 from detloss.kernels.pairs import blocks_of_pairs
 from detloss.matchers import MaxIoUMatcher
@@ -23,7 +24,7 @@ def test_a_pair_that_is_left_out_shares_nothing(small_blocks, order):
         anchors = anchors[anchors[:, 0].argsort()]
     overlap = pairwise_overlap(anchors, boxes)
     met = torch.zeros_like(overlap, dtype=torch.bool)
-    for part, near in blocks_of_pairs(anchors, boxes):
+    for part, near in blocks_of_pairs(planes(anchors), planes(boxes)):
         assert (near.diff() > 0).all()
         assert not met[part][:, near].any()
         met[part] |= torch.isin(torch.arange(9), near)
@@ -33,7 +34,7 @@ def test_a_pair_that_is_left_out_shares_nothing(small_blocks, order):
 
 @pytest.mark.parametrize(("anchors", "boxes"), [(0, 3), (5, 0), (0, 0)])
 def test_no_pairs_no_blocks(anchors, boxes):
-    assert list(blocks_of_pairs(random_boxes(anchors), random_boxes(boxes))) == []
+    assert list(blocks_of_pairs(planes(random_boxes(anchors)), planes(random_boxes(boxes)))) == []
 
 
 @pytest.mark.parametrize("seed", range(8))
