@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detloss.boxes.checking import check_boxes, check_floating
+from detloss.boxes.looking import may_look
 from detloss.classification import ClassificationLoss
 from detloss.coders import Coder, DeltaCoder
 from detloss.matchers import Matcher, Matches
@@ -156,6 +157,7 @@ class DetectorLoss(nn.Module):
         anchors: Tensor | Sequence[Tensor],
         level_sizes: Sequence[int] | None = None,
         normalizer: Tensor | float | None = None,
+        matches: Sequence[Matches] | None = None,
     ) -> DetectorOutput:
         """The loss of a batch of B images with A anchors each.
 
@@ -169,6 +171,8 @@ class DetectorLoss(nn.Module):
             level_sizes: Anchors of each pyramid level, for a matcher that needs it.
             normalizer: Divides every sum instead of what the normalizer says, such as the
                 positives of all the micro-batches of a step.
+            matches: Which anchor answers for what in each image, such as the ``matches`` of another
+                output; by default the matcher and the sampler say.
 
         Returns:
             Total, terms and matches.
@@ -189,26 +193,24 @@ class DetectorLoss(nn.Module):
             validate_predictions({"classification": logits, "box": regression})
 
         with torch.no_grad():
-            matches = self._match(targets, anchors_of, logits, regression, level_sizes)
-            matches = self._sample(matches, targets, logits)
+            if matches is None:
+                matches = self._match(targets, anchors_of, logits, regression, level_sizes)
+                matches = self._sample(matches, targets, logits)
             positive = torch.stack([m.positive for m in matches])
-            divisor = self._divisor(positive, normalizer)
-            share = divisor.reciprocal()[:, None].expand(batch, count)
+            share = self._divisor(positive, normalizer).reciprocal()[:, None].expand(batch, count)
 
         losses = {
             "classification": self.classification.compute(
                 logits, self._class_target(matches, targets, logits), weight=share, reduction="sum"
             ),
-            "box": self._box_loss(
-                regression, anchors_of, targets, matches, positive, share[positive]
-            ),
+            "box": self._box_loss(regression, anchors_of, targets, matches, positive, share),
         }
         terms = {name: loss * self.weights[name] for name, loss in losses.items()}
         return DetectorOutput(
             total=terms["classification"] + terms["box"],
             terms=terms,
             unweighted={name: loss.detach() for name, loss in losses.items()},
-            matches=matches,
+            matches=list(matches),
         )
 
     def _match(
@@ -270,15 +272,33 @@ class DetectorLoss(nn.Module):
         positive: Tensor,
         weight: Tensor,
     ) -> Tensor:
-        """The box loss of the positive anchors, in the space that the loss asks for."""
-        deltas = regression[positive]
-        positive_anchors = torch.stack(list(anchors))[positive]
-        first, places = 0, []  # of each image's boxes among those of all
+        """The box loss of the positive anchors, in the space that the loss asks for.
+
+        Where picking the positive anchors would be a wait, all of them are computed, and the
+        others silenced.
+        """
+        answers = []  # each anchor's ground truth among those of all images
+        first = 0
         for match, target in zip(matches, targets, strict=True):
-            places.append(match.target_index + first)
+            answers.append(match.target_index + first)
             first += len(target["boxes"])
-        boxes = torch.cat([target["boxes"] for target in targets])
-        boxes = boxes[torch.stack(places)[positive]]
+        boxes = torch.cat([*(target["boxes"] for target in targets), anchors[0][:1]])
+        all_anchors = (
+            torch.stack(list(anchors)) if len({id(a) for a in anchors}) > 1 else anchors[0]
+        )
+        answer, deltas = torch.cat(answers), regression.flatten(0, 1)
+        weight, positive = weight.flatten(), positive.flatten()
+        if may_look(positive):
+            chosen = positive.nonzero().view(-1)
+            place = chosen if all_anchors.ndim == 3 else chosen % len(all_anchors)
+            positive_anchors = all_anchors.reshape(-1, 4)[place]
+            deltas, answer, weight = (
+                values.index_select(0, chosen) for values in (deltas, answer, weight)
+            )
+        else:
+            positive_anchors = all_anchors.expand(len(matches), -1, 4).reshape(-1, 4)
+            weight = torch.where(positive, weight, 0)
+        boxes = boxes[answer]
         if self.box.space == "deltas":
             encoded = self.coder.encode(boxes, positive_anchors)
             return self.box.compute(deltas, encoded, weight=weight, reduction="sum")
@@ -290,12 +310,12 @@ class DetectorLoss(nn.Module):
         if normalizer is None:
             divisor: Tensor = self.normalizer(Counts(positives=positive.sum(1)))
             return divisor.to(torch.get_default_dtype())
-        supplied = torch.as_tensor(
-            normalizer, dtype=torch.get_default_dtype(), device=positive.device
-        )
-        if supplied.ndim:
-            raise ValueError(f"normalizer must be a number, got shape {tuple(supplied.shape)}")
-        return supplied.expand(len(positive))
+        shape = (len(positive),)
+        if not isinstance(normalizer, Tensor):
+            return torch.full(shape, float(normalizer), device=positive.device)
+        if normalizer.ndim:
+            raise ValueError(f"normalizer must be a number, got shape {tuple(normalizer.shape)}")
+        return normalizer.to(positive.device, torch.get_default_dtype()).expand(shape)
 
     def _classes(self, logits: Tensor) -> int:
         """The foreground classes, C; also the class index that means background."""

@@ -11,6 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from detloss.boxes.looking import may_look
+
 
 def step(values: Tensor) -> Tensor:
     """1 where positive, 0 where negative, 1/2 at 0: the slope of ``maximum(values, 0)``."""
@@ -28,7 +30,7 @@ def floored(values: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
 
 
 def _all_above(values: Tensor, floor: float) -> bool:
-    return values.device.type == "cpu" and values.numel() > 0 and values.amin().item() > floor
+    return may_look(values) and values.numel() > 0 and values.amin().item() > floor
 
 
 def product(lengths: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class DeltaCoder(Coder):
         anchor_centre, anchor_size = self._centre_and_size(anchors)
         shift = (centre - anchor_centre) / anchor_size
         deltas = torch.cat([shift, (size / anchor_size).log()], dim=-1)
-        return deltas * deltas.new_tensor(self.weights)
+        return _scaled(deltas, self.weights)
 
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
         """Boxes that `deltas` make of `anchors`; the inverse of `encode`, never inverted.
@@ -97,8 +97,7 @@ class DeltaCoder(Coder):
         check_boxes("anchors", anchors)
         check_same_shape("deltas", deltas, "anchors", anchors)
         anchor_centre, anchor_size = self._centre_and_size(anchors)
-        deltas = widen(deltas)
-        deltas = deltas / deltas.new_tensor(self.weights)
+        deltas = _scaled(widen(deltas), [1 / weight for weight in self.weights])
         centre = anchor_centre + deltas[..., :2] * anchor_size
         half = anchor_size * deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp() / 2
         return torch.cat([centre - half, centre + half], dim=-1)
@@ -108,3 +107,11 @@ class DeltaCoder(Coder):
         top_left, bottom_right = boxes[..., :2], boxes[..., 2:]
         size = (bottom_right - top_left).clamp(min=self.min_size)
         return (top_left + bottom_right) / 2, size
+
+
+def _scaled(deltas: Tensor, factors: Sequence[float]) -> Tensor:
+    """`deltas` (..., 4), each column times its factor; a tensor of factors would be a wait."""
+    if all(factor == 1 for factor in factors):
+        return deltas
+    columns = zip(deltas.unbind(-1), factors, strict=True)
+    return torch.stack([column * factor for column, factor in columns], dim=-1)

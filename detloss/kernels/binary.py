@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes.checking import widen
+from detloss.boxes.looking import may_look
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight
 from detloss.kernels.targets import dense_target, is_index_target, per_class_values
@@ -133,7 +134,7 @@ def _columns_of(index: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor | N
     """
     column = index.clamp(0, classes - 1)
     says_yes = column == index
-    if index.device.type == "cpu":
+    if may_look(index):
         row = says_yes.nonzero().view(-1)
         column = column.index_select(0, row)
         return torch.add(column, row, alpha=classes), column, None
@@ -154,7 +155,7 @@ def _multiply(values: Tensor, place: Tensor, factor: Factor, elsewhere: Factor =
 
 def _silence(z: Tensor, ignored: Tensor) -> None:
     """Makes the ignored rows sure negatives, which cost exactly nothing, in place."""
-    if ignored.device.type == "cpu":
+    if may_look(ignored):
         z.index_fill_(0, ignored.nonzero().view(-1), -math.inf)
     else:
         z.masked_fill_(ignored[:, None], -math.inf)

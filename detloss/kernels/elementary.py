@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from detloss.boxes.looking import may_look
+
 LARGE = 80.0
 """Beyond it ``ln(1 + exp(z))`` is z to the last bit of a float64, and below ``exp`` is finite."""
 
@@ -18,7 +20,7 @@ def softplus_(z: Tensor) -> Tensor:
     There two vectorised functions beat PyTorch's scalar one, and looking for the logit that would
     overflow ``exp`` waits for nobody.
     """
-    if z.device.type == "cpu" and z.numel() and z.amax().item() < LARGE:
+    if may_look(z) and z.numel() and z.amax().item() < LARGE:
         return z.exp_().log1p_()
     return z.copy_(softplus(z))
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes.checking import HALF_TYPES, widen
+from detloss.boxes.looking import may_look
 from detloss.kernels.reduction import Reduction, reduce
 
 BLOCK = 1_048_576
@@ -113,7 +114,7 @@ def run(
 
 def _at_least_one(count: Tensor | float) -> Any:
     """`count`, 1 for 0; a number where reading it waits for nobody."""
-    if isinstance(count, Tensor) and count.device.type != "cpu":
+    if isinstance(count, Tensor) and not may_look(count):
         return torch.where(count == 0, 1, count)
     return (count.item() if isinstance(count, Tensor) else count) or 1
 
@@ -170,6 +171,8 @@ class _Weights:
         elif weight is not None:
             self.silent = weight == 0
             self.factor = weight * scale
+        if self.silent is not None and may_look(self.silent) and not self.silent.any():
+            self.silent = None
 
     def __getitem__(self, part: slice) -> "_Weights":
         if self.ndim == 0:
@@ -190,7 +193,7 @@ class _Weights:
             values.mul_(factor)
         if silent is None:
             return
-        if silent.ndim == 1 and silent.device.type == "cpu":  # filling rows is cheaper than looking
+        if silent.ndim == 1 and may_look(silent):  # a few rows
             rows = silent.nonzero()[:, 0]
             if len(rows):
                 values.index_fill_(0, rows, 0)
@@ -224,7 +227,7 @@ def _blocks(
     count, width = pred.shape
     slopes = torch.empty_like(pred, memory_format=torch.contiguous_format) if gradient else None
     step = max(count, 1)
-    if pred.device.type == "cpu":
+    if may_look(pred):
         step = max(BLOCK // (formula.breadth * max(width, 1)), 1)
     if count <= step:
         return _block(formula, pred, slopes, rows, weights, total, upstream), slopes
@@ -311,7 +314,7 @@ class _Fused(torch.autograd.Function):
             _, gradient = _blocks(
                 ctx.formula, pred, tuple(rows), weights, ctx.total, gradient=True, upstream=grad
             )
-        elif not (ctx.total and grad.device.type == "cpu" and grad.item() == 1):
+        elif not (ctx.total and may_look(grad) and grad.item() == 1):
             gradient.mul_(grad[:, None] if grad.ndim == 1 else grad)
         return gradient, *nothing
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from detloss.boxes.looking import may_look
+
 CPU_PAIRS = 131_072
 """Pairs in a block on a CPU: a few temporaries of that size fit a core's second-level cache."""
 CPU_ANCHORS = 2_048
@@ -13,11 +15,6 @@ MOST_PAIRS = 2_097_152
 """Pairs in a block on a CPU at most, 8 MiB a temporary, however many boxes there are."""
 GPU_PAIRS = 16_777_216
 """Pairs in a block on a GPU: enough to fill it, 64 MiB a temporary."""
-
-
-def may_look(tensor: Tensor) -> bool:
-    """Whether deciding by the values of `tensor` waits for nobody: in eager mode on a CPU."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def blocks_of_pairs(anchors: Tensor, boxes: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -56,10 +53,11 @@ def blocks_of_pairs(anchors: Tensor, boxes: Tensor) -> Iterator[tuple[slice, Ten
 
 def _bounds(anchors: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """The lowest and highest corner of each block of `step` anchors, (2, blocks) each."""
-    whole = anchors.shape[1] // step * step
-    low = anchors[:2, :whole].unflatten(1, (-1, step)).amin(-1) if whole else anchors[:2, :0]
-    high = anchors[2:4, :whole].unflatten(1, (-1, step)).amax(-1) if whole else anchors[:2, :0]
-    if whole < anchors.shape[1]:
-        low = torch.cat([low, anchors[:2, whole:].amin(1, keepdim=True)], dim=1)
-        high = torch.cat([high, anchors[2:4, whole:].amax(1, keepdim=True)], dim=1)
+    whole = anchors.shape[1] // step
+    blocks = anchors[:4, : whole * step].reshape(4, whole, step)
+    rest = anchors[:4, whole * step :]
+    low, high = blocks[:2].amin(-1), blocks[2:].amax(-1)
+    if rest.shape[1]:
+        low = torch.cat([low, rest[:2].amin(1, keepdim=True)], dim=1)
+        high = torch.cat([high, rest[2:].amax(1, keepdim=True)], dim=1)
     return low, high

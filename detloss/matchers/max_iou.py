@@ -7,8 +7,9 @@ from torch import Tensor
 
 from detloss.boxes import pairwise_overlap
 from detloss.boxes.checking import widen
+from detloss.boxes.looking import may_look
 from detloss.boxes.overlaps import iou_of_planes, planes
-from detloss.kernels.pairs import blocks_of_pairs, may_look
+from detloss.kernels.pairs import blocks_of_pairs
 from detloss.matchers.base import Matcher, Matches, check_match_inputs
 from detloss.registry import MATCHERS, Fraction
 
@@ -109,7 +110,7 @@ class MaxIoUMatcher(Matcher):
         nears = torch.cat([near for _, near in blocks])
         best_of_truth.scatter_reduce_(0, nears, torch.cat(bests), "amax")
         best_of_truth = torch.where(best_of_truth > 0, best_of_truth, torch.inf)
-        goals = best_of_truth[nears].split([len(near) for _, near in blocks])
+        goals = torch.split(best_of_truth[nears], [len(near) for _, near in blocks])
         is_best = torch.zeros_like(best, dtype=torch.bool)
         for (part, near), in_block, goal in zip(blocks, bests, goals, strict=True):
             if may_look(near):  # the few truths whose best is in this block

@@ -81,7 +81,9 @@ def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor
     return 1 - (overlap if mode == "linear" else overlap * overlap)
 
 
-def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, mode: IoUMode, eps: float) -> Tensor:
+def _fused(
+    pred: Tensor, gradient: Tensor | None, target: Tensor, mode: IoUMode, eps: float
+) -> Tensor:
     pair = Pair(pred, target, eps)
     if mode == "log":
         overlap = pair.iou.clamp(min=eps)
