@@ -283,20 +283,18 @@ class DetectorLoss(nn.Module):
             answers.append(match.target_index + first)
             first += len(target["boxes"])
         boxes = torch.cat([*(target["boxes"] for target in targets), anchors[0][:1]])
-        all_anchors = (
-            torch.stack(list(anchors)) if len({id(a) for a in anchors}) > 1 else anchors[0]
-        )
+        shared = all(image_anchors is anchors[0] for image_anchors in anchors)
+        all_anchors = anchors[0] if shared else torch.cat(list(anchors))
         answer, deltas = torch.cat(answers), regression.flatten(0, 1)
         weight, positive = weight.flatten(), positive.flatten()
         if may_look(positive):
             chosen = positive.nonzero().view(-1)
-            place = chosen if all_anchors.ndim == 3 else chosen % len(all_anchors)
-            positive_anchors = all_anchors.reshape(-1, 4)[place]
+            positive_anchors = all_anchors[chosen % max(len(all_anchors), 1)]
             deltas, answer, weight = (
                 values.index_select(0, chosen) for values in (deltas, answer, weight)
             )
         else:
-            positive_anchors = all_anchors.expand(len(matches), -1, 4).reshape(-1, 4)
+            positive_anchors = all_anchors.repeat(len(matches) if shared else 1, 1)
             weight = torch.where(positive, weight, 0)
         boxes = boxes[answer]
         if self.box.space == "deltas":

@@ -45,14 +45,61 @@ def test_every_loss_is_two_graphs_at_most_and_as_in_eager_mode(kind, name):
     assert counter.frame_count <= 2
 
 
-def test_the_whole_criterion_compiles_with_its_matching():
-    criterion = detloss.build(
+@pytest.fixture
+def criterion():
+    return detloss.build(
         {
             "matcher": {"type": "max_iou"},
             "classification": {"type": "sigmoid_focal"},
             "box": {"type": "ciou"},
         }
     )
+
+
+@pytest.mark.parametrize("matching", ["inside", "outside"])
+def test_the_number_of_positives_is_not_compiled_in(criterion, matching):
+    """Boxes far away, of which as many as asked for move onto anchors of their own."""
+    anchors = grid_anchors(step=1.0, side=2.0)
+    predictions = random_predictions(1, len(anchors))
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def total(predictions, targets, matches):
+        return criterion(predictions, targets, anchors=anchors, matches=matches).total
+
+    compiled = torch.compile(total, fullgraph=True, backend=counter)
+    for count in (0, 1, 5, 50, 300):
+        boxes = anchors[::13] + 1e4 * (torch.arange(len(anchors[::13])) >= count)[:, None]
+        targets = [{"boxes": boxes, "labels": torch.arange(len(boxes)) % 3}]
+        output = criterion(predictions, targets, anchors=anchors)
+        assert output.matches[0].positive.sum() == count
+        matches = output.matches if matching == "outside" else None
+        got = compiled(predictions, targets, matches)
+        assert_close(got, output.total)
+        values = list(predictions.values())
+        for one, other in zip(
+            *(torch.autograd.grad(result, values) for result in (got, output.total)), strict=True
+        ):
+            assert_close(one, other)
+    assert counter.frame_count == 1
+
+
+def test_the_number_of_boxes_is_two_graphs_at_most(criterion):
+    """From two boxes on; PyTorch itself makes another graph of a tensor of none and of one."""
+    anchors = grid_anchors()
+    predictions = random_predictions(1, len(anchors))
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def total(predictions, targets):
+        return criterion(predictions, targets, anchors=anchors).total
+
+    compiled = torch.compile(total, fullgraph=True, backend=counter)
+    for count in (7, 5, 50, 300):
+        targets = random_targets([count])
+        assert_close(compiled(predictions, targets), total(predictions, targets))
+    assert counter.frame_count <= 2
+
+
+def test_the_whole_criterion_compiles_with_its_matching(criterion):
     anchors = grid_anchors()
 
     def total(predictions, targets):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from detloss.boxes.checking import widen
 from detloss.boxes.looking import may_look
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight

@@ -94,7 +94,7 @@ class MaxIoUMatcher(Matcher):
         return Matches(target_index, positive, ignored & ~positive)
 
     def _best(self, anchors: Tensor, truths: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Each anchor's largest IoU, and by the low-quality rule whether it is some truth's best."""
+        """Each anchor's largest IoU, and for the low-quality rule whether it is a truth's best."""
         best = anchors.new_zeros(anchors.shape[1])
         best_of_truth = anchors.new_zeros(truths.shape[1])
         blocks, bests = [], []

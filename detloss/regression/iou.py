@@ -3,7 +3,6 @@
 from functools import partial
 from typing import ClassVar, Literal, get_args
 
-import torch
 from torch import Tensor
 
 from detloss.boxes.overlaps import iou
