@@ -21,8 +21,8 @@ from detloss.boxes.checking import HALF_TYPES, widen
 from detloss.boxes.looking import may_look
 from detloss.kernels.reduction import Reduction, reduce
 
-BLOCK = 1_048_576
-"""Values in a block with its temporaries: together they fit the second-level caches."""
+BLOCK = 262_144
+"""Predictions in a block: with its temporaries about the size of a core's second-level cache."""
 
 
 _PLAIN = ContextVar("plain_formulas", default=False)
@@ -50,12 +50,10 @@ class Formula:
         fused: ``fused(pred, gradient, *rows) -> loss``: writes the gradient of each row's or
             element's own loss over `gradient` (N, K), contiguous, unless that is None, and changes
             nothing else. Without it, autograd in each block.
-        breadth: Roughly how many temporaries of the size of `pred` it holds at a time.
     """
 
     value: Callable[..., Tensor]
     fused: Callable[..., Tensor] | None = None
-    breadth: int = 4
 
     def compute(self, pred: Tensor, gradient: Tensor | None, *rows: Tensor) -> Tensor:
         """The loss; its gradient for `pred` is written over `gradient`, if there is one."""
@@ -228,41 +226,49 @@ def _blocks(
     slopes = torch.empty_like(pred, memory_format=torch.contiguous_format) if gradient else None
     step = max(count, 1)
     if may_look(pred):
-        step = max(BLOCK // (formula.breadth * max(width, 1)), 1)
+        step = max(BLOCK // max(width, 1), 1)
+    scratch = None
+    if gradient and pred.dtype in HALF_TYPES:
+        scratch = torch.empty(min(step, count), width, dtype=torch.float32, device=pred.device)
     if count <= step:
-        return _block(formula, pred, slopes, rows, weights, total, upstream), slopes
-    losses = []
-    for first in range(0, count, step):
+        return _block(formula, pred, slopes, scratch, rows, weights, total, upstream), slopes
+    losses: Tensor | None = None
+    for block, first in enumerate(range(0, count, step)):
         part = slice(first, first + step)
-        losses.append(
-            _block(
-                formula,
-                pred[part],
-                slopes[part] if slopes is not None else None,
-                tuple(row[part] for row in rows),
-                weights[part],
-                total,
-                upstream[part] if upstream is not None and upstream.ndim else upstream,
-            )
+        loss = _block(
+            formula,
+            pred[part],
+            slopes[part] if slopes is not None else None,
+            scratch,
+            tuple(row[part] for row in rows),
+            weights[part],
+            total,
+            upstream[part] if upstream is not None and upstream.ndim else upstream,
         )
-    return (torch.stack(losses).sum() if total else torch.cat(losses)), slopes
+        if losses is None:  # in one piece: what a block leaves behind would split the heap
+            shape = (-(-count // step),) if total else (count, *loss.shape[1:])
+            losses = loss.new_empty(shape)
+        losses[block if total else part] = loss
+    assert losses is not None
+    return (losses.sum() if total else losses), slopes
 
 
 def _block(
     formula: Formula,
     pred: Tensor,
     slopes: Tensor | None,
+    scratch: Tensor | None,
     rows: tuple[Tensor, ...],
     weights: _Weights,
     total: bool,
     upstream: Tensor | None,
 ) -> Tensor:
-    """The weighted loss of one block; its gradient is written over `slopes`."""
-    pred = widen(pred)
-    gradient = slopes
-    if slopes is not None and slopes.dtype != pred.dtype:
-        gradient = torch.empty_like(pred, memory_format=torch.contiguous_format)
-    loss = formula.compute(pred, gradient, *rows)
+    """The weighted loss of one block; its gradient is written over `slopes`.
+
+    That of a half type is worked out in `scratch`, which is wide enough for it.
+    """
+    gradient = slopes if scratch is None else scratch[: len(pred)]
+    loss = formula.compute(widen(pred), gradient, *rows)
     if slopes is not None and gradient is not None:
         weights.apply(gradient)
         if upstream is not None:

@@ -33,7 +33,7 @@ def box_loss(
         check_weight(weight, pred.shape, elementwise=False)
     count = pred.shape[:-1].numel()
     return run(
-        Formula(formula, fused, breadth=9),
+        Formula(formula, fused),
         pred,
         target.to(widen(pred).dtype),
         weight=weight,
