@@ -205,7 +205,7 @@ class _Weights:
         elif self.ndim < loss.ndim:
             loss = loss.sum(-1)
         self.apply(loss)
-        return loss.sum()
+        return loss.sum() if loss.ndim else loss
 
 
 def _blocks(

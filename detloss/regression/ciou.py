@@ -75,8 +75,8 @@ def _ciou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
     pair = Pair(pred, target, eps)
-    distance = CentreDistance(pair, eps)
-    aspect = AspectDifference(pair, eps)
+    distance = CentreDistance(pair)
+    aspect = AspectDifference(pair)
     alpha = aspect.value / (1 - pair.iou).add_(aspect.value).clamp_(min=eps)
     pair.gradient(
         gradient,

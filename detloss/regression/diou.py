@@ -71,7 +71,7 @@ def _diou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
     pair = Pair(pred, target, eps)
-    distance = CentreDistance(pair, eps)
+    distance = CentreDistance(pair)
     pair.gradient(
         gradient,
         shared=pair.iou_by_shared.neg_(),

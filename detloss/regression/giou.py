@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes.overlaps import giou
-from detloss.boxes.slopes import Pair, by_factor, floored, product
+from detloss.boxes.slopes import Pair
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
@@ -72,17 +72,15 @@ def _giou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
     pair = Pair(pred, target, eps)
-    hull, slope = floored(area := product(pair.hull), eps)
+    hull, slope = pair.floored(pair.hull_area)
     per_hull = hull.reciprocal()
-    empty = (area - pair.union).mul_(per_hull)  # share of the hull that neither box covers
-    by_hull = empty * per_hull
-    if slope is not None:
-        by_hull.mul_(slope)
+    empty = (pair.hull_area - pair.union).mul_(per_hull)  # share that neither box covers
+    by_hull = empty * per_hull if slope is None else (empty * per_hull).mul_(slope)
     pair.gradient(
         gradient,
         shared=per_hull - pair.iou_by_shared,
         area=torch.add(per_hull, pair.iou_by_area).neg_(),
-        hull=by_factor(torch.sub(per_hull, by_hull), pair.hull),
+        hull_area=torch.sub(per_hull, by_hull),
     )
     return 1 - pair.iou.sub_(empty)
 

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from detloss.boxes.overlaps import ciou, diou, giou, iou
-from detloss.boxes.slopes import AspectDifference, CentreDistance, Pair, by_factor, product, step
+from detloss.boxes.slopes import AspectDifference, CentreDistance, Pair, step
 
 EPS = 1e-7
 
@@ -35,18 +35,18 @@ def by_hand(kind, first, second):
     if kind is iou:
         return pair.iou, gradient_of(pair, **pulls)
     if kind is giou:
-        hull = product(pair.hull)
+        hull = pair.hull_area
         floored = hull.clamp(min=EPS)
         by_hull = -pair.union / floored.square() * step(hull - EPS)
         pulls["shared"] = pulls["shared"] - 1 / floored
         pulls["area"] = pulls["area"] + 1 / floored
         value = pair.iou - (hull - pair.union) / floored
-        return value, gradient_of(pair, **pulls, hull=by_factor(by_hull, pair.hull))
-    distance = CentreDistance(pair, EPS)
+        return value, gradient_of(pair, **pulls, hull_area=by_hull)
+    distance = CentreDistance(pair)
     pulls |= {"hull": -distance.by_hull, "offset": -distance.by_offset}
     if kind is diou:
         return pair.iou - distance.value, gradient_of(pair, **pulls)
-    aspect = AspectDifference(pair, EPS)
+    aspect = AspectDifference(pair)
     alpha = aspect.value / (1 - pair.iou + aspect.value).clamp(min=EPS)
     side = -alpha * aspect.by_side
     value = pair.iou - distance.value - alpha * aspect.value
