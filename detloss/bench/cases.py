@@ -95,6 +95,14 @@ def focal(
     if fvcore := optional("fvcore.nn"):
         theirs = partial(fvcore.sigmoid_focal_loss, alpha=0.25, gamma=2, reduction="sum")
         runners["fvcore"] = masked(theirs)
+    if losses := optional("kornia.losses"):
+        theirs = partial(
+            losses.binary_focal_loss_with_logits, alpha=0.25, gamma=2.0, reduction="sum"
+        )
+        runners["kornia"] = masked(theirs)
+    if losses := optional("mmdet.models.losses.focal_loss"):
+        theirs = partial(losses.py_sigmoid_focal_loss, alpha=0.25, gamma=2.0, reduction="sum")
+        runners["mmdet"] = masked(theirs)
     kind = str(dtype).removeprefix("torch.")
     title = f"sigmoid focal loss, {rows:,} x {classes} logits, {kind}"
     return Case(title, runners, logits.nbytes, least_bytes=2 * logits.nbytes)
@@ -152,6 +160,9 @@ def boxes(device: torch.device, scale: float, *, kind: str, count: int) -> Case:
         option = {"giou": "GIoU", "diou": "DIoU", "ciou": "CIoU"}[kind]
         overlap = partial(metrics.bbox_iou, xywh=False, **{option: True})
         runners["ultralytics"] = forward_backward(lambda x: (1 - overlap(x, target)).sum(), pred)
+    if losses := optional("mmdet.models.losses.iou_loss"):
+        other = getattr(losses, f"{kind}_loss")
+        runners["mmdet"] = forward_backward(lambda x: other(x, target, reduction="sum"), pred)
     return Case(f"{kind} loss, {len(pred):,} pairs", runners, pred.nbytes, 3 * pred.nbytes)
 
 

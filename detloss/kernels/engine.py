@@ -225,10 +225,11 @@ def _blocks(
     count, width = pred.shape
     slopes = torch.empty_like(pred, memory_format=torch.contiguous_format) if gradient else None
     step = max(count, 1)
-    if may_look(pred):
-        step = max(BLOCK // max(width, 1), 1)
+    half = pred.dtype in HALF_TYPES
+    if may_look(pred):  # a half type has twice the temporaries
+        step = max((BLOCK // 2 if half else BLOCK) // max(width, 1), 1)
     scratch = None
-    if gradient and pred.dtype in HALF_TYPES:
+    if gradient and half:
         scratch = torch.empty(min(step, count), width, dtype=torch.float32, device=pred.device)
     if count <= step:
         return _block(formula, pred, slopes, scratch, rows, weights, total, upstream), slopes

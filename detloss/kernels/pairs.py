@@ -42,13 +42,28 @@ def blocks_of_pairs(anchors: Tensor, boxes: Tensor) -> Iterator[tuple[slice, Ten
         return
     if not count or not truths:
         return
-    step = max(min(max(CPU_PAIRS, CPU_ANCHORS * truths), MOST_PAIRS) // truths, 1)
+    step = _anchors_in_block(truths)
     low, high = _bounds(anchors, step)
     near = ((boxes[:2, None] < high[..., None]) & (boxes[2:4, None] > low[..., None])).all(0)
     for block, first in enumerate(range(0, count, step)):
         chosen = near[block].nonzero().view(-1)
         if len(chosen):
             yield slice(first, first + step), chosen
+
+
+def scratch_for_pairs(anchors: Tensor, boxes: Tensor) -> Tensor | None:
+    """Memory (3, pairs) for each of the blocks of `blocks_of_pairs` in turn; None off a CPU.
+
+    On a CPU fresh memory costs more than what is done in it.
+    """
+    if not may_look(anchors) or not boxes.shape[1]:
+        return None
+    rows = min(_anchors_in_block(boxes.shape[1]), anchors.shape[1])
+    return anchors.new_empty(3, rows * boxes.shape[1])
+
+
+def _anchors_in_block(boxes: int) -> int:
+    return max(min(max(CPU_PAIRS, CPU_ANCHORS * boxes), MOST_PAIRS) // boxes, 1)
 
 
 def _bounds(anchors: Tensor, step: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from detloss.boxes import pairwise_overlap
 from detloss.boxes.checking import widen
 from detloss.boxes.looking import may_look
 from detloss.boxes.overlaps import iou_of_planes, planes
-from detloss.kernels.pairs import blocks_of_pairs
+from detloss.kernels.pairs import blocks_of_pairs, scratch_for_pairs
 from detloss.matchers.base import Matcher, Matches, check_match_inputs
 from detloss.registry import MATCHERS, Fraction
 
@@ -97,9 +97,10 @@ class MaxIoUMatcher(Matcher):
         """Each anchor's largest IoU, and for the low-quality rule whether it is a truth's best."""
         best = anchors.new_zeros(anchors.shape[1])
         best_of_truth = anchors.new_zeros(truths.shape[1])
+        scratch = scratch_for_pairs(anchors, truths)
         blocks, bests = [], []
         for part, near in blocks_of_pairs(anchors, truths):
-            overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part])
+            overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part], scratch)
             if len(near):
                 best[part] = overlap.amax(0)
             blocks.append((part, near))
@@ -119,7 +120,7 @@ class MaxIoUMatcher(Matcher):
                     continue
                 near, goal = near[here], goal[here]
             # the same arithmetic, to the bit
-            overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part])
+            overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part], scratch)
             if len(near):
                 is_best[part] = overlap.sub_(goal[:, None]).amax(0) == 0
         return best, is_best
@@ -131,9 +132,10 @@ class MaxIoUMatcher(Matcher):
         if chosen is not None:
             anchors = anchors[:, chosen]
         answer = index if chosen is None else index[chosen]
+        scratch = scratch_for_pairs(anchors, truths)
         for part, near in blocks_of_pairs(anchors, truths):
             if len(near):
-                overlap = iou_of_planes(truths[:, near], anchors[:, part])
+                overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part], scratch)
                 answer[part] = near[overlap.max(0).indices]
         if chosen is None:
             return torch.where(positive, answer, 0)
