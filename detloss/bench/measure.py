@@ -1,5 +1,6 @@
 """Timing in turns, and peak memory in a fresh process."""
 
+import ctypes
 import json
 import statistics
 import subprocess
@@ -126,6 +127,8 @@ def peak_memory(case: str, runner: str, device: torch.device, threads: int) -> i
 def resident_peak(run: Run) -> int:
     """How far this process's resident memory rises while `run` runs, in bytes. Linux only."""
     status = Path("/proc/self/status")
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)  # memory that is free already would hide what `run` needs
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts from now
     before = _kilobytes(status, "VmRSS")
     run()

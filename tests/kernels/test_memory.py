@@ -1,0 +1,35 @@
+"""A dense loss needs its gradient, and next to nothing beside it."""
+
+import subprocess
+import sys
+
+import pytest
+
+PEAK = """
+import sys
+import torch
+from detloss.bench.measure import resident_peak
+from detloss.classification import sigmoid_focal_loss
+
+dtype = getattr(torch, sys.argv[1])
+logits = torch.randn(300_000, 80).to(dtype).requires_grad_()
+target = torch.arange(300_000) % 1000 - 1
+
+
+def step(logits):
+    sigmoid_focal_loss(logits, target[: len(logits)], reduction="mean").backward()
+    return [logits]
+
+
+step(torch.randn(10_000, 80).to(dtype).requires_grad_())  # what a first call loads
+print(resident_peak(lambda: step(logits)) / logits.nbytes)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 1.1), ("bfloat16", 1.2)])
+def test_focal_loss(dtype, most):
+    """The gradient itself is 1; PyTorch's operators one after the other need about 12."""
+    command = [sys.executable, "-c", PEAK, dtype]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 1 <= float(done.stdout) < most
