@@ -160,7 +160,9 @@ def boxes(device: torch.device, scale: float, *, kind: str, count: int) -> Case:
         option = {"giou": "GIoU", "diou": "DIoU", "ciou": "CIoU"}[kind]
         overlap = partial(metrics.bbox_iou, xywh=False, **{option: True})
         runners["ultralytics"] = forward_backward(lambda x: (1 - overlap(x, target)).sum(), pred)
-    if losses := optional("mmdet.models.losses.iou_loss"):
+    # mmdet's CIoU is another function: its alpha is 0 up to an IoU of 1/2
+    losses = optional("mmdet.models.losses.iou_loss") if kind != "ciou" else None
+    if losses:
         other = getattr(losses, f"{kind}_loss")
         runners["mmdet"] = forward_backward(lambda x: other(x, target, reduction="sum"), pred)
     return Case(f"{kind} loss, {len(pred):,} pairs", runners, pred.nbytes, 3 * pred.nbytes)

@@ -52,3 +52,8 @@ def check_image_size(image_size: Sequence[int]) -> tuple[float, float]:
 def widen(values: Tensor) -> Tensor:
     """`values` in float32 if they are float16 or bfloat16: 300 px squared overflows float16."""
     return values.float() if values.dtype in HALF_TYPES else values
+
+
+def wide_type(values: Tensor) -> torch.dtype:
+    """The dtype of ``widen(values)``."""
+    return torch.float32 if values.dtype in HALF_TYPES else values.dtype

@@ -58,9 +58,10 @@ class Pair:
 
         a, b = boxes.unbind()  # each corner, axis, pair
         low, high = torch.minimum(a, b), torch.maximum(a, b)
-        self._between = b - a
+        self._between = b.sub_(a)
         torch.sub(high[1], low[0], out=self.hull)
         torch.sub(low[1], high[0], out=self.shared)
+        del low, high
         self._meets = self.shared.sign()
         self.shared.clamp_(min=0)
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detloss.boxes.checking import HALF_TYPES, widen
+from detloss.boxes.checking import HALF_TYPES, wide_type, widen
 from detloss.boxes.looking import may_look
 from detloss.kernels.reduction import Reduction, reduce
 
@@ -95,7 +95,7 @@ def run(
     if _whole((*rows, weight)):
         return reduce(scale * _plain(formula, pred, rows, weight), count, reduction)
     if reduction == "mean":
-        scale = scale / _at_least_one(count)
+        scale = scale / _at_least_one(count, wide_type(pred))
     total = reduction != "none"
     shape = pred.shape
     if len(shape) != 2:
@@ -105,15 +105,15 @@ def run(
     if torch.is_grad_enabled() and pred.requires_grad:
         loss: Tensor = _Fused.apply(pred, formula, weight, scale, total, *rows)
     else:
-        weights = _Weights(weight, scale)
+        weights = _Weights(weight, scale, wide_type(pred))
         loss, _ = _blocks(formula, pred, rows, weights, total, gradient=False)
     return loss if total else loss.reshape(shape[: len(shape) - 2 + loss.ndim])
 
 
-def _at_least_one(count: Tensor | float) -> Any:
+def _at_least_one(count: Tensor | float, dtype: torch.dtype) -> Any:
     """`count`, 1 for 0; a number where reading it waits for nobody."""
     if isinstance(count, Tensor) and not may_look(count):
-        return torch.where(count == 0, 1, count)
+        return torch.where(count == 0, 1, count).to(dtype)
     return (count.item() if isinstance(count, Tensor) else count) or 1
 
 
@@ -158,9 +158,10 @@ class _Weights:
     Args:
         weight: (N,) or (N, K) factors, or booleans; None for ones.
         scale: A factor of everything.
+        dtype: What the loss is computed in.
     """
 
-    def __init__(self, weight: Tensor | None, scale: Tensor | float) -> None:
+    def __init__(self, weight: Tensor | None, scale: Tensor | float, dtype: torch.dtype) -> None:
         self.ndim = 0 if weight is None else weight.ndim
         self.silent: Tensor | None = None
         self.factor = scale
@@ -168,7 +169,7 @@ class _Weights:
             self.silent = ~weight
         elif weight is not None:
             self.silent = weight == 0
-            self.factor = weight * scale
+            self.factor = weight.to(dtype) * scale
         if self.silent is not None and may_look(self.silent) and not self.silent.any():
             self.silent = None
 
@@ -186,7 +187,7 @@ class _Weights:
         by_row = self.ndim < values.ndim
         factor, silent = self.factor, self.silent
         if isinstance(factor, Tensor) and factor.ndim:
-            values.mul_((factor[:, None] if by_row else factor).to(values.dtype))
+            values.mul_(factor[:, None] if by_row else factor)
         elif isinstance(factor, Tensor) or factor != 1:
             values.mul_(factor)
         if silent is None:
@@ -224,10 +225,11 @@ def _blocks(
     """
     count, width = pred.shape
     slopes = torch.empty_like(pred, memory_format=torch.contiguous_format) if gradient else None
-    step = max(count, 1)
     half = pred.dtype in HALF_TYPES
-    if may_look(pred):  # a half type has twice the temporaries
-        step = max((BLOCK // 2 if half else BLOCK) // max(width, 1), 1)
+    blocks = 1
+    if may_look(pred):  # all of a size; a half type has twice the temporaries
+        blocks = max(-(-count * width // (BLOCK // 2 if half else BLOCK)), 1)
+    step = max(-(-count // blocks), 1)
     scratch = None
     if gradient and half:
         scratch = torch.empty(min(step, count), width, dtype=torch.float32, device=pred.device)
@@ -247,8 +249,7 @@ def _blocks(
             upstream[part] if upstream is not None and upstream.ndim else upstream,
         )
         if losses is None:  # in one piece: what a block leaves behind would split the heap
-            shape = (-(-count // step),) if total else (count, *loss.shape[1:])
-            losses = loss.new_empty(shape)
+            losses = loss.new_zeros((blocks,) if total else (count, *loss.shape[1:]))
         losses[block if total else part] = loss
     assert losses is not None
     return (losses.sum() if total else losses), slopes
@@ -301,7 +302,7 @@ class _Fused(torch.autograd.Function):
         *rows: Tensor,
     ) -> Tensor:
         ahead = pred.dtype != torch.float16
-        weights = _Weights(weight, scale)
+        weights = _Weights(weight, scale, wide_type(pred))
         loss, ctx.gradient = _blocks(formula, pred, rows, weights, total, gradient=ahead)
         ctx.formula, ctx.scale, ctx.total = formula, scale, total
         ctx.save_for_backward(pred, weight, *rows)
@@ -317,7 +318,7 @@ class _Fused(torch.autograd.Function):
             loss = loss.sum() if ctx.total else loss
             return *torch.autograd.grad(loss, pred, grad, create_graph=True), *nothing
         if gradient is None:
-            weights = _Weights(weight, ctx.scale)
+            weights = _Weights(weight, ctx.scale, wide_type(pred))
             _, gradient = _blocks(
                 ctx.formula, pred, tuple(rows), weights, ctx.total, gradient=True, upstream=grad
             )

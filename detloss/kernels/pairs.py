@@ -44,7 +44,9 @@ def blocks_of_pairs(anchors: Tensor, boxes: Tensor) -> Iterator[tuple[slice, Ten
         return
     step = _anchors_in_block(truths)
     low, high = _bounds(anchors, step)
-    near = ((boxes[:2, None] < high[..., None]) & (boxes[2:4, None] > low[..., None])).all(0)
+    # so put that an anchor that is not a number leaves its block all boxes
+    far = (boxes[:2, None] >= high[..., None]) | (boxes[2:4, None] <= low[..., None])
+    near = ~far.any(0)
     for block, first in enumerate(range(0, count, step)):
         chosen = near[block].nonzero().view(-1)
         if len(chosen):

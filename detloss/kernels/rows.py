@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from detloss.boxes.checking import check_boxes, check_same_shape, widen
+from detloss.boxes.checking import check_boxes, check_same_shape, wide_type
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight
 
@@ -35,7 +35,7 @@ def box_loss(
     return run(
         Formula(formula, fused),
         pred,
-        target.to(widen(pred).dtype),
+        target.to(wide_type(pred)),
         weight=weight,
         count=count,
         reduction=reduction,

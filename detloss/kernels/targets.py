@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detloss.boxes.checking import check_floating, widen
+from detloss.boxes.checking import check_floating, wide_type
 
 
 def is_index_target(logits: Tensor, target: Tensor) -> bool:
@@ -34,12 +34,12 @@ def is_index_target(logits: Tensor, target: Tensor) -> bool:
 
 def dense_target(logits: Tensor, target: Tensor) -> Tensor:
     """A dense target in the dtype that the loss is computed in; integers and booleans too."""
-    return target.to(widen(logits).dtype)
+    return target.to(wide_type(logits))
 
 
 def per_class_values(name: str, values: Sequence[float] | Tensor, logits: Tensor) -> Tensor:
     """`values` as a (C,) constant beside `logits`; raises ValueError on any other length."""
-    values = torch.as_tensor(values, dtype=widen(logits).dtype, device=logits.device).detach()
+    values = torch.as_tensor(values, dtype=wide_type(logits), device=logits.device).detach()
     classes = logits.shape[-1]
     if values.shape != (classes,):
         raise ValueError(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import pairwise_overlap
-from detloss.boxes.checking import widen
+from detloss.boxes.checking import wide_type
 from detloss.boxes.looking import may_look
 from detloss.boxes.overlaps import iou_of_planes, planes
 from detloss.kernels.pairs import blocks_of_pairs, scratch_for_pairs
@@ -74,7 +74,7 @@ class MaxIoUMatcher(Matcher):
     ) -> Matches:
         """The matches of one image; see `Matcher.forward`. Overlaps alone decide."""
         check_match_inputs(anchors, gt_boxes, gt_ignore)
-        dtype = torch.promote_types(widen(anchors).dtype, widen(gt_boxes).dtype)
+        dtype = torch.promote_types(wide_type(anchors), wide_type(gt_boxes))
         anchors, gt_boxes = anchors.to(dtype), gt_boxes.to(dtype)
         usable = gt_boxes.isfinite().all(1)
         if gt_ignore is not None:

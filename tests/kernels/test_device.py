@@ -14,9 +14,9 @@ LOSSES = [("classification", n) for n in CLASSIFICATION.names() if n != "zero_on
     ("box", n) for n in REGRESSION.names()
 ]
 CRITERIA = [
-    ("sigmoid_focal", "l1", "positives"),
-    ("softmax_cross_entropy", "ciou", "per_image"),
-    ("hinge", "smooth_l1", "supplied"),
+    ("sigmoid_focal", "l1", "positives", "all"),
+    ("softmax_cross_entropy", "ciou", "per_image", "hard_negative"),
+    ("hinge", "smooth_l1", "supplied", "all"),
 ]
 
 
@@ -41,7 +41,7 @@ def value_and_gradient(loss, pred, target, weight, reduction):
 
 
 def build(names):
-    classification, box, normalizer = names
+    classification, box, normalizer, sampler = names
     return detloss.build(
         {
             "matcher": {"type": "max_iou"},
@@ -49,6 +49,7 @@ def build(names):
             "classification": {"type": classification},
             "box": {"type": box},
             "normalizer": {"type": normalizer},
+            "sampler": {"type": sampler},
         }
     )
 

@@ -258,3 +258,14 @@ def test_autocast_changes_nothing(each, dtype):
     for one, other in zip(got, expected, strict=True):
         assert one.dtype == torch.float32
         assert_close(one, other)
+
+
+def test_a_mean_in_float64_is_exact_beside_a_float32_weight(each):
+    """The weight is widened before a count of three divides it."""
+    kind, loss = each
+    pred, target = example(kind, 3)
+    weight = torch.tensor([1.0, 2.0, 1.0])
+    got = value_and_gradient(loss, pred, target, weight, "mean")
+    expected = value_and_gradient(loss, pred, target, weight.double(), "mean")
+    for one, other in zip(got, expected, strict=True):
+        assert_close(one, other, rtol=1e-14, atol=0)

@@ -52,3 +52,13 @@ def test_matches_do_not_depend_on_the_blocks(monkeypatch, seed, low_quality):
     blocks = matcher(anchors, boxes, gt_ignore=ignore)
     for name in ("target_index", "positive", "ignored"):
         assert torch.equal(getattr(whole, name), getattr(blocks, name)), name
+
+
+def test_an_anchor_that_is_not_a_number_takes_nothing_from_its_neighbours():
+    anchors = random_boxes(50, seed=1)
+    boxes = anchors[:4] + 0.1
+    expected = MaxIoUMatcher(low_quality=False)(anchors, boxes)
+    broken = torch.cat([anchors, torch.full((1, 4), torch.nan)])
+    got = MaxIoUMatcher(low_quality=False)(broken, boxes)
+    assert torch.equal(got.positive[:-1], expected.positive)
+    assert expected.positive.any()
