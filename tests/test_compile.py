@@ -3,16 +3,12 @@
 import pytest
 import torch
 from boxgen import random_boxes
+from registered import LOSSES
 from scenes import grid_anchors, random_predictions, random_targets
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 
 import detloss
-from detloss.registry import CLASSIFICATION, REGRESSION
-
-LOSSES = [("classification", n) for n in CLASSIFICATION.names() if n != "zero_one"] + [
-    ("box", n) for n in REGRESSION.names()
-]
 
 
 @pytest.fixture(autouse=True)

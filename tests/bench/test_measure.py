@@ -1,10 +1,7 @@
 """How the benchmark measures."""
 
-import subprocess
-import sys
-
-import pytest
 import torch
+from fresh_process import measures_memory, printed_by
 
 from detloss.bench.measure import Case, compare
 
@@ -33,7 +30,6 @@ print(resident_peak(lambda: [torch.ones(16 * 2**20).sum()]))
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@measures_memory
 def test_the_peak_counts_what_is_freed_again():
-    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
-    assert 64 * 2**20 <= int(done.stdout) < 80 * 2**20
+    assert 64 * 2**20 <= printed_by(PEAK) < 80 * 2**20

@@ -3,16 +3,13 @@
 import pytest
 import torch
 from boxgen import random_boxes
+from registered import LOSSES
 from scenes import grid_anchors, random_predictions, random_targets
 from torch.testing import assert_close
 
 import detloss
 from detloss.boxes.looking import without_looking
-from detloss.registry import CLASSIFICATION, REGRESSION
 
-LOSSES = [("classification", n) for n in CLASSIFICATION.names() if n != "zero_one"] + [
-    ("box", n) for n in REGRESSION.names()
-]
 CRITERIA = [
     ("sigmoid_focal", "l1", "positives", "all"),
     ("softmax_cross_entropy", "ciou", "per_image", "hard_negative"),

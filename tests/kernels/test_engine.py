@@ -3,16 +3,13 @@
 import pytest
 import torch
 from boxgen import random_boxes
+from registered import LOSSES
 from torch.testing import assert_close
 
 import detloss
 from detloss.kernels import engine
-from detloss.registry import CLASSIFICATION, REGRESSION
 
 CLASSES = 4
-LOSSES = [("classification", n) for n in CLASSIFICATION.names() if n != "zero_one"] + [
-    ("box", n) for n in REGRESSION.names()
-]
 REDUCTIONS = ("none", "sum", "mean")
 
 

@@ -1,9 +1,7 @@
 """A dense loss needs its gradient, and next to nothing beside it."""
 
-import subprocess
-import sys
-
 import pytest
+from fresh_process import measures_memory, printed_by
 
 PEAK = """
 import sys
@@ -26,10 +24,8 @@ print(resident_peak(lambda: step(logits)) / logits.nbytes)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@measures_memory
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1.1), ("bfloat16", 1.2)])
 def test_focal_loss(dtype, most):
     """The gradient itself is 1; PyTorch's operators one after the other need about 12."""
-    command = [sys.executable, "-c", PEAK, dtype]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert 1 <= float(done.stdout) < most
+    assert 1 <= printed_by(PEAK, dtype) < most
