@@ -34,13 +34,13 @@ def blocks_of_pairs(anchors: Tensor, boxes: Tensor) -> Iterator[tuple[slice, Ten
         block without boxes is left out.
     """
     count, truths = anchors.shape[1], boxes.shape[1]
+    if not count or not truths:
+        return
     if not may_look(anchors):
         everything = torch.arange(truths, device=boxes.device)
-        step = count if torch.compiler.is_compiling() else max(GPU_PAIRS // max(truths, 1), 1)
-        for first in range(0, count, max(step, 1)):
+        step = count if torch.compiler.is_compiling() else max(GPU_PAIRS // truths, 1)
+        for first in range(0, count, step):
             yield slice(first, first + step), everything
-        return
-    if not count or not truths:
         return
     step = _anchors_in_block(truths)
     low, high = _bounds(anchors, step)

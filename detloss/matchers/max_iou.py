@@ -101,8 +101,7 @@ class MaxIoUMatcher(Matcher):
         blocks, bests = [], []
         for part, near in blocks_of_pairs(anchors, truths):
             overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part], scratch)
-            if len(near):
-                best[part] = overlap.amax(0)
+            best[part] = overlap.amax(0)
             blocks.append((part, near))
             bests.append(overlap.amax(1))
         if not self.low_quality or not blocks:
@@ -121,8 +120,7 @@ class MaxIoUMatcher(Matcher):
                 near, goal = near[here], goal[here]
             # the same arithmetic, to the bit
             overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part], scratch)
-            if len(near):
-                is_best[part] = overlap.sub_(goal[:, None]).amax(0) == 0
+            is_best[part] = overlap.sub_(goal[:, None]).amax(0) == 0
         return best, is_best
 
     def _answers(self, anchors: Tensor, truths: Tensor, positive: Tensor) -> Tensor:
@@ -134,9 +132,8 @@ class MaxIoUMatcher(Matcher):
         answer = index if chosen is None else index[chosen]
         scratch = scratch_for_pairs(anchors, truths)
         for part, near in blocks_of_pairs(anchors, truths):
-            if len(near):
-                overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part], scratch)
-                answer[part] = near[overlap.max(0).indices]
+            overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part], scratch)
+            answer[part] = near[overlap.max(0).indices]
         if chosen is None:
             return torch.where(positive, answer, 0)
         return index.index_copy_(0, chosen, answer)
