@@ -19,7 +19,7 @@ from torch import Tensor
 
 from detloss.boxes.checking import HALF_TYPES, wide_type, widen
 from detloss.boxes.looking import may_look
-from detloss.kernels.reduction import Reduction, reduce
+from detloss.kernels.reduction import Reduction, at_least_one, reduce
 
 BLOCK = 262_144
 """Predictions in a block: with its temporaries about the size of a core's second-level cache."""
@@ -75,7 +75,7 @@ def run(
     weight: Tensor | None,
     count: Tensor | float,
     reduction: Reduction,
-    scale: float = 1.0,
+    scale: Tensor | float = 1.0,
 ) -> Tensor:
     """The weighted, reduced loss of `formula`.
 
@@ -95,7 +95,7 @@ def run(
     if _whole((*rows, weight)):
         return reduce(scale * _plain(formula, pred, rows, weight), count, reduction)
     if reduction == "mean":
-        scale = scale / _at_least_one(count, wide_type(pred))
+        scale = scale / at_least_one(_number(count, wide_type(pred)))
     total = reduction != "none"
     shape = pred.shape
     if len(shape) != 2:
@@ -110,11 +110,11 @@ def run(
     return loss if total else loss.reshape(shape[: len(shape) - 2 + loss.ndim])
 
 
-def _at_least_one(count: Tensor | float, dtype: torch.dtype) -> Any:
-    """`count`, 1 for 0; a number where reading it waits for nobody."""
-    if isinstance(count, Tensor) and not may_look(count):
-        return torch.where(count == 0, 1, count).to(dtype)
-    return (count.item() if isinstance(count, Tensor) else count) or 1
+def _number(count: Tensor | float, dtype: torch.dtype) -> Any:
+    """`count` as a number where reading it waits for nobody, else as a tensor of that dtype."""
+    if not isinstance(count, Tensor):
+        return count
+    return count.item() if may_look(count) else count.to(dtype)
 
 
 def _flat(row: Tensor, shape: torch.Size) -> Tensor:

@@ -43,6 +43,9 @@ def reduce(loss: Tensor, count: Tensor | float, reduction: Reduction) -> Tensor:
     total = loss.sum()
     if reduction == "sum":
         return total
-    if isinstance(count, Tensor):
-        return total / torch.where(count == 0, 1, count)
-    return total / (count or 1)
+    return total / at_least_one(count)
+
+
+def at_least_one(count: Tensor | float) -> Tensor | float:
+    """`count`, but 1 for 0: what a mean divides by."""
+    return torch.where(count == 0, 1, count) if isinstance(count, Tensor) else count or 1
