@@ -282,6 +282,7 @@ class DetectorLoss(nn.Module):
         for match, target in zip(matches, targets, strict=True):
             answers.append(match.target_index + first)
             first += len(target["boxes"])
+        # the last row is nobody's: without any object there still is a row 0 to point at
         boxes = torch.cat([*(target["boxes"] for target in targets), anchors[0][:1]])
         shared = all(image_anchors is anchors[0] for image_anchors in anchors)
         all_anchors = anchors[0] if shared else torch.cat(list(anchors))
