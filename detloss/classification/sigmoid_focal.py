@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, softplus, softplus_
+from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_slope
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -121,8 +121,8 @@ def _negative_focal(z: Tensor, gamma: float) -> Tensor:
 
 def _with_slope(z: Tensor, slope: Tensor | None, gamma: float) -> Tensor:
     """The value, and its slope ``gamma L + p (p^gamma - gamma L)``, in few passes over memory."""
-    p = z.sigmoid()
-    loss = softplus_(z)
+    p = torch.empty_like(z)
+    loss = softplus_with_slope(z, p)
     if gamma == 2:
         fade = torch.mul(p, p, out=slope)
     elif gamma > 0:

@@ -1,7 +1,7 @@
 """How a formula is run: dtypes, weights, reduction and speed, so that techniques are maths only."""
 
 from detloss.kernels.binary import binary_loss
-from detloss.kernels.elementary import softplus, softplus_, softplus_with_slope
+from detloss.kernels.elementary import softplus, softplus_with_slope
 from detloss.kernels.engine import Formula
 from detloss.kernels.module import Loss
 from detloss.kernels.reduction import Reduction
@@ -19,6 +19,5 @@ __all__ = [
     "is_index_target",
     "softmax_loss",
     "softplus",
-    "softplus_",
     "softplus_with_slope",
 ]

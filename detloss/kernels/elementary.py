@@ -14,19 +14,17 @@ def softplus(z: Tensor) -> Tensor:
     return torch.nn.functional.softplus(z, threshold=LARGE)
 
 
-def softplus_(z: Tensor) -> Tensor:
-    """`softplus` in place, without a gradient; on a CPU in half its time.
+def softplus_with_slope(z: Tensor, slope: Tensor | None) -> Tensor:
+    """`softplus` in place; its slope, the sigmoid, is written over `slope`, if there is one.
 
-    There two vectorised functions beat PyTorch's scalar one, and looking for the logit that would
-    overflow ``exp`` waits for nobody.
+    On a CPU both come from one exponential, and two vectorised functions beat PyTorch's scalar
+    one: there, looking for the logit that would overflow ``exp`` waits for nobody.
     """
     if may_look(z) and z.numel() and z.amax().item() < LARGE:
-        return z.exp_().log1p_()
-    return z.copy_(softplus(z))
-
-
-def softplus_with_slope(z: Tensor, slope: Tensor | None) -> Tensor:
-    """`softplus` in place; its slope, the sigmoid, is written over `slope`, if there is one."""
+        power = z.exp_()
+        if slope is not None:
+            torch.div(power, torch.add(power, 1, out=slope), out=slope)
+        return power.log1p_()
     if slope is not None:
         torch.sigmoid(z, out=slope)
-    return softplus_(z)
+    return z.copy_(softplus(z))

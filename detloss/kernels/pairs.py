@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes.looking import may_look
+from detloss.kernels.memory import keep_freed_memory
 
 CPU_PAIRS = 131_072
 """Pairs in a block on a CPU: a few temporaries of that size fit a core's second-level cache."""
@@ -60,6 +61,7 @@ def scratch_for_pairs(anchors: Tensor, boxes: Tensor) -> Tensor | None:
     """
     if not may_look(anchors) or not boxes.shape[1]:
         return None
+    keep_freed_memory()
     rows = min(_anchors_in_block(boxes.shape[1]), anchors.shape[1])
     return anchors.new_empty(3, rows * boxes.shape[1])
 
