@@ -14,7 +14,10 @@ from torch import Tensor
 from detloss.boxes.checking import check_boxes, check_same_shape, widen
 
 TINY = 1e-16
-"""Floor of a denominator that only turns 0 / 0 into 0; its square is still a float32."""
+"""Floor of a denominator that only turns 0 / 0 into 0; its square is still a float32.
+
+A loss needs a higher one, for its gradient: each measure takes a `min_size`, see `floored_union`.
+"""
 
 Overlap = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -84,37 +87,56 @@ def hull_sides(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return width, height
 
 
-def iou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
+def at_least(values: Tensor, floor: float) -> Tensor:
+    """``maximum(values, floor)``, which passes half of the gradient at a tie."""
+    return torch.maximum(values, values.new_full((), floor))
+
+
+def floored_union(union: Tensor, b: Tensor, min_size: float) -> Tensor:
+    """`union` for a denominator: at least the area of `b` with no side below `min_size`.
+
+    Where `b`, the target of a loss, is no smaller, that is no change, whatever the other box: the
+    union contains `b`. Where it is, no gradient exceeds ``1 / min_size`` by much.
+    """
+    if min_size == 0:
+        return union.clamp(min=TINY)
+    width, height = sides(b)
+    floor = at_least(width, min_size) * at_least(height, min_size)
+    return torch.maximum(union, torch.where(floor > width * height, floor, 0))
+
+
+def iou(a: Tensor, b: Tensor, min_size: float = 0.0) -> Tensor:
     """``|A n B| / |A u B|``, in [0, 1]; 0 for two empty boxes."""
     shared, union = _shared_and_union(a, b)
-    return shared / union.clamp(min=eps)
+    return shared / floored_union(union, b, min_size)
 
 
-def iof(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
+def iof(a: Tensor, b: Tensor, min_size: float = 0.0) -> Tensor:
     """``|A n B| / |A|``, in [0, 1]: how much of `a` lies inside `b`. Not symmetric."""
-    return intersection(a, b) / area(a).clamp(min=eps)
+    return intersection(a, b) / area(a).clamp(min=max(min_size**2, TINY))
 
 
-def giou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
+def giou(a: Tensor, b: Tensor, min_size: float = 0.0) -> Tensor:
     """``IoU - (|C| - |A u B|) / |C|``, C the smallest box around both, in [-1, 1]."""
     shared, union = _shared_and_union(a, b)
-    hull_width, hull_height = hull_sides(a, b)
-    hull = hull_width * hull_height
-    return shared / union.clamp(min=eps) - (hull - union) / hull.clamp(min=eps)
+    width, height = hull_sides(a, b)
+    floored = at_least(width, min_size) * at_least(height, min_size)
+    empty = (width * height - union) / floored.clamp(min=TINY)
+    return shared / floored_union(union, b, min_size) - empty
 
 
-def diou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
+def diou(a: Tensor, b: Tensor, min_size: float = 0.0) -> Tensor:
     """``IoU - d^2 / c^2``: d between the centres, c the hull's diagonal, in [-1, 1]."""
-    return iou(a, b, eps) - _centre_distance(a, b, eps)
+    return iou(a, b, min_size) - _centre_distance(a, b, min_size)
 
 
-def ciou(a: Tensor, b: Tensor, eps: float = TINY) -> Tensor:
+def ciou(a: Tensor, b: Tensor, min_size: float = 0.0) -> Tensor:
     """``DIoU - alpha v``, v the difference of aspect ratios; alpha carries no gradient."""
-    overlap = iou(a, b, eps)
-    v = _aspect_difference(a, b, eps)
+    overlap = iou(a, b, min_size)
+    v = _aspect_difference(a, b, min_size)
     with torch.no_grad():
-        alpha = v / (1 - overlap + v).clamp(min=eps)
-    return overlap - _centre_distance(a, b, eps) - alpha * v
+        alpha = v / ((1 - overlap).clamp(min=0) + v).clamp(min=TINY)
+    return overlap - _centre_distance(a, b, min_size) - alpha * v
 
 
 OVERLAPS: dict[str, Overlap] = {"iou": iou, "iof": iof, "giou": giou, "diou": diou, "ciou": ciou}
@@ -154,7 +176,7 @@ def paired_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
     check_boxes("a", a)
     check_boxes("b", b)
     check_same_shape("a", a, "b", b)
-    return _measure(kind)(widen(a), widen(b), TINY)
+    return _measure(kind)(widen(a), widen(b), 0.0)
 
 
 def pairwise_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
@@ -182,7 +204,7 @@ def pairwise_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
         check_boxes(name, boxes)
         if boxes.ndim != 2:
             raise ValueError(f"{name} must have shape (N, 4), got {tuple(boxes.shape)}")
-    return _measure(kind)(widen(a)[:, None], widen(b)[None], TINY)
+    return _measure(kind)(widen(a)[:, None], widen(b)[None], 0.0)
 
 
 def planes(boxes: Tensor) -> Tensor:
@@ -228,23 +250,25 @@ def _shared_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return shared, area(a) + area(b) - shared
 
 
-def _centre_distance(a: Tensor, b: Tensor, eps: float) -> Tensor:
+def _centre_distance(a: Tensor, b: Tensor, min_size: float) -> Tensor:
     """Squared distance of the centres over the squared diagonal of the hull, in [0, 1)."""
     ax1, ay1, ax2, ay2 = corners(a)
     bx1, by1, bx2, by2 = corners(b)
     dx, dy = (ax1 + ax2 - bx1 - bx2) / 2, (ay1 + ay2 - by1 - by2) / 2
     width, height = hull_sides(a, b)
-    return (dx * dx + dy * dy) / (width * width + height * height).clamp(min=eps)
+    diagonal = at_least(width * width + height * height, max(min_size**2, TINY))
+    return (dx * dx + dy * dy) / diagonal
 
 
-def _aspect_difference(a: Tensor, b: Tensor, eps: float) -> Tensor:
+def _aspect_difference(a: Tensor, b: Tensor, min_size: float) -> Tensor:
     """``v`` of CIoU, in [0, 1]: the squared difference of the diagonals' angles over (pi/2)^2.
 
-    atan2 is defined where the quotient of ``atan(w / h)`` is not, for a flat box; the floor of the
-    height, a length, does the same for its gradient at a point.
+    atan2 is defined where the quotient of ``atan(w / h)`` is not, for a flat box. A floor of the
+    height keeps width and height together from `min_size`, for the gradient at a point.
     """
     (a_width, a_height), (b_width, b_height) = sides(a), sides(b)
-    difference = torch.atan2(b_width, b_height.clamp(min=eps)) - torch.atan2(
-        a_width, a_height.clamp(min=eps)
+    floor = max(min_size, TINY)
+    difference = torch.atan2(b_width, torch.maximum(b_height, floor - b_width)) - torch.atan2(
+        a_width, torch.maximum(a_height, floor - a_width)
     )
     return (4 / math.pi**2) * difference * difference

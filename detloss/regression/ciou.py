@@ -1,11 +1,12 @@
 """Complete IoU loss: IoU, the distance of the centres and the aspect ratio."""
 
+import math
 from functools import partial
 from typing import ClassVar
 
 from torch import Tensor
 
-from detloss.boxes.overlaps import ciou
+from detloss.boxes.overlaps import TINY, ciou
 from detloss.boxes.slopes import AspectDifference, CentreDistance, Pair
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
@@ -33,9 +34,9 @@ def ciou_loss(
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        eps: Floor of the denominators, an area in that unit squared, and of the heights in v.
-            Make it smaller where objects are: boxes below it, 0.4 px a side of a 1280 px image
-            in fractions, do not reach IoU 1.
+        eps: Square of the least side of a target, in that unit: a shorter one counts as sqrt(eps)
+            in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller
+            where objects are: it is 0.4 px of a 1280 px image in fractions.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
 
@@ -70,14 +71,14 @@ def ciou_loss(
 
 
 def _ciou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    return 1 - ciou(pred, target, eps)
+    return 1 - ciou(pred, target, math.sqrt(eps))
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    pair = Pair(pred, target, eps)
+    pair = Pair(pred, target, math.sqrt(eps))
     distance = CentreDistance(pair)
     aspect = AspectDifference(pair)
-    alpha = aspect.value / (1 - pair.iou).add_(aspect.value).clamp_(min=eps)
+    alpha = aspect.value / (1 - pair.iou).clamp_(min=0).add_(aspect.value).clamp_(min=TINY)
     pair.gradient(
         gradient,
         shared=pair.iou_by_shared.neg_(),

@@ -1,5 +1,6 @@
 """Distance IoU loss: IoU and how far apart the centres are."""
 
+import math
 from functools import partial
 from typing import ClassVar
 
@@ -30,9 +31,9 @@ def diou_loss(
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        eps: Floor of both denominators, an area in that unit squared. Make it smaller where
-            objects are: boxes below it, 0.4 px a side of a 1280 px image in fractions, do not
-            reach IoU 1.
+        eps: Square of the least side of a target, in that unit: a shorter one counts as sqrt(eps)
+            in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller
+            where objects are: it is 0.4 px of a 1280 px image in fractions.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
 
@@ -66,11 +67,11 @@ def diou_loss(
 
 
 def _diou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    return 1 - diou(pred, target, eps)
+    return 1 - diou(pred, target, math.sqrt(eps))
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    pair = Pair(pred, target, eps)
+    pair = Pair(pred, target, math.sqrt(eps))
     distance = CentreDistance(pair)
     pair.gradient(
         gradient,

@@ -1,5 +1,6 @@
 """Generalized IoU loss: IoU with a gradient for boxes that do not touch."""
 
+import math
 from functools import partial
 from typing import ClassVar
 
@@ -31,9 +32,9 @@ def giou_loss(
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        eps: Floor of both denominators, an area in that unit squared. Make it smaller where
-            objects are: boxes below it, 0.4 px a side of a 1280 px image in fractions, do not
-            reach IoU 1.
+        eps: Square of the least side of a target, in that unit: a shorter one counts as sqrt(eps)
+            in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller
+            where objects are: it is 0.4 px of a 1280 px image in fractions.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
 
@@ -67,20 +68,21 @@ def giou_loss(
 
 
 def _giou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    return 1 - giou(pred, target, eps)
+    return 1 - giou(pred, target, math.sqrt(eps))
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    pair = Pair(pred, target, eps)
-    hull, slope = pair.floored(pair.hull_area)
-    per_hull = hull.reciprocal()
+    pair = Pair(pred, target, math.sqrt(eps))
+    sides, slope = pair.floored(pair.hull, pair.min_size)
+    per_hull = (sides[0] * sides[1]).reciprocal_()
     empty = (pair.hull_area - pair.union).mul_(per_hull)  # share that neither box covers
-    by_hull = empty * per_hull if slope is None else (empty * per_hull).mul_(slope)
+    by_floored = empty * per_hull
     pair.gradient(
         gradient,
         shared=per_hull - pair.iou_by_shared,
         area=torch.add(per_hull, pair.iou_by_area).neg_(),
-        hull_area=torch.sub(per_hull, by_hull),
+        hull_area=per_hull - by_floored if slope is None else per_hull,
+        hull=None if slope is None else sides.flip(0).mul_(by_floored).mul_(slope).neg_(),
     )
     return 1 - pair.iou.sub_(empty)
 

@@ -1,5 +1,6 @@
 """IoU loss, in the three shapes that papers and code give it."""
 
+import math
 from functools import partial
 from typing import ClassVar, Literal, get_args
 
@@ -34,9 +35,10 @@ def iou_loss(
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
         mode: "linear", "log" or "square".
-        eps: Floor of the union, an area in that unit squared, and of the IoU under the logarithm.
-            Make it smaller where objects are: boxes below it, 0.4 px a side of a 1280 px image
-            in fractions, do not reach IoU 1.
+        eps: Square of the least side of a target, in that unit: a shorter one counts as sqrt(eps)
+            in the union, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
+            objects are: it is 0.4 px of a 1280 px image in fractions. Also the floor of the IoU
+            under the logarithm, whose gradient is that over the IoU.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
 
@@ -74,7 +76,7 @@ def iou_loss(
 
 
 def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor:
-    overlap = iou(pred, target, eps)
+    overlap = iou(pred, target, math.sqrt(eps))
     if mode == "log":
         return -overlap.clamp(min=eps).log()
     return 1 - (overlap if mode == "linear" else overlap * overlap)
@@ -83,7 +85,7 @@ def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor
 def _fused(
     pred: Tensor, gradient: Tensor | None, target: Tensor, mode: IoUMode, eps: float
 ) -> Tensor:
-    pair = Pair(pred, target, eps)
+    pair = Pair(pred, target, math.sqrt(eps))
     if mode == "log":
         overlap = pair.iou.clamp(min=eps)
         loss, by_iou = -overlap.log(), -overlap.reciprocal() * (pair.iou >= eps)
