@@ -2,28 +2,38 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from detloss.boxes.checking import check_boxes, check_floating
+from detloss.boxes.checking import check_boxes, check_floating, wide_type
 from detloss.boxes.looking import may_look
 from detloss.classification import ClassificationLoss
 from detloss.coders import Coder, DeltaCoder
 from detloss.matchers import Matcher, Matches
+from detloss.matchers.base import check_match_inputs
 from detloss.normalizers import Counts, Normalizer, PositivesNormalizer
 from detloss.registry import SECTIONS
 from detloss.regression import BoxLoss
 from detloss.samplers import AllSampler, Sampler
-from detloss.validation import validate_predictions, validate_targets
+from detloss.validation import (
+    validate_matches,
+    validate_predictions,
+    validate_targets,
+    validate_terms,
+    validation_wanted,
+)
 
 Target = Mapping[str, Tensor]
+TermReduction = Literal["sum", "image"]
 
 
 @dataclass(frozen=True)
 class DetectorOutput:
     """What a criterion says of a batch.
+
+    With ``reduction="image"`` every loss is (B,), and adds up to the 0-d one.
 
     Attributes:
         total: 0-d, the sum of `terms`: the thing to call ``backward`` on.
@@ -43,9 +53,9 @@ class DetectorOutput:
         It waits for the device, so call it as often as you log and not in every step.
         """
         return {
-            "total": self.total.item(),
-            **{name: value.item() for name, value in self.terms.items()},
-            **{f"{name}/unweighted": value.item() for name, value in self.unweighted.items()},
+            "total": self.total.sum().item(),
+            **{name: value.sum().item() for name, value in self.terms.items()},
+            **{f"{name}/unweighted": value.sum().item() for name, value in self.unweighted.items()},
         }
 
 
@@ -58,8 +68,8 @@ class DetectorLoss(nn.Module):
     the term's weight. A box loss on deltas gets encoded targets, one on boxes decoded
     predictions: the loss says which.
 
-    Nothing depends on ``train()`` or ``eval()``. Every prediction gets a gradient in every call,
-    zero where no image has an object.
+    Nothing depends on ``train()`` or ``eval()`` but a normalizer with a memory. Every prediction
+    gets a gradient in every call, zero where no image has an object.
 
     Args:
         matcher: Which anchor answers for which ground truth.
@@ -69,8 +79,10 @@ class DetectorLoss(nn.Module):
         sampler: Which matched anchors count; all by default.
         normalizer: What sums are divided by; the positives of the batch by default.
         weights: Factors of the terms "classification" and "box", 1 where not given.
-        validate: Debug validation: look at the values of predictions and targets in every call
-            and name the first bad one. Off by default, since it makes a GPU wait.
+        validate: Debug validation: look at the values of predictions, targets and losses in every
+            call, name the first bad one, and warn of objects that no anchor answers for. Off by
+            default, since it makes a GPU wait; the environment variable ``DETLOSS_VALIDATE=1``
+            switches it on for every criterion built after.
 
     Raises:
         ValueError: If a weight is negative or unknown, the classification loss has no gradient,
@@ -116,7 +128,7 @@ class DetectorLoss(nn.Module):
         self.box = box
         self.normalizer = normalizer if normalizer is not None else PositivesNormalizer()
         self.weights = self._checked_weights(weights or {})
-        self.validate = validate
+        self.validate = validate or validation_wanted()
 
         if not classification.differentiable:
             raise ValueError(
@@ -158,6 +170,7 @@ class DetectorLoss(nn.Module):
         level_sizes: Sequence[int] | None = None,
         normalizer: Tensor | float | None = None,
         matches: Sequence[Matches] | None = None,
+        reduction: TermReduction = "sum",
     ) -> DetectorOutput:
         """The loss of a batch of B images with A anchors each.
 
@@ -165,14 +178,17 @@ class DetectorLoss(nn.Module):
             predictions: "class_logits" (B, A, C) and "box_regression" (B, A, 4), floating point.
                 C counts a background column if the classification loss has one.
             targets: For each image "boxes" (M, 4) as (x1, y1, x2, y2) in the unit of the anchors,
-                "labels" (M,) integers in 0..C-1, and optionally "ignore" (M,) bool: crowd or
-                don't-care regions. M may be 0.
+                "labels" (M,) integers in 0..C-1. M may be 0. Optionally "ignore" (M,) bool: crowd
+                or don't-care regions; "weights" (M,): factors of both losses of the anchors that
+                answer for a box; "class_mask" (C,) bool: the classes that are labelled in this
+                image, the others get no gradient (not for a softmax).
             anchors: (A, 4), or a list of B such.
             level_sizes: Anchors of each pyramid level, for a matcher that needs it.
             normalizer: Divides every sum instead of what the normalizer says, such as the
                 positives of all the micro-batches of a step.
-            matches: Which anchor answers for what in each image, such as the ``matches`` of another
-                output; by default the matcher and the sampler say.
+            matches: Which anchor answers for what in each image, such as those of `match`; by
+                default the matcher and the sampler say.
+            reduction: "sum", or "image" for losses (B,) that add up to those of the batch.
 
         Returns:
             Total, terms and matches.
@@ -182,29 +198,42 @@ class DetectorLoss(nn.Module):
             ValueError: If something is missing or a shape does not fit; with `validate`, if a
                 value is bad.
         """
+        if reduction not in get_args(TermReduction):
+            raise ValueError(f"reduction must be 'sum' or 'image', got {reduction!r}")
         logits, regression = self._check_predictions(predictions)
         batch, count = logits.shape[:2]
-        anchors_of = self._check_anchors(anchors, batch, count)
         self._check_targets(targets, batch)
-        if "level_sizes" in self.matcher.needs and level_sizes is None:
-            raise ValueError(f"matcher {self.matcher.type_name} needs level_sizes, got None")
+        anchors_of = self._check_anchors(anchors, batch, count)
         if self.validate:
-            validate_targets(targets, self._classes(logits))
+            validate_targets(targets, self._classes(logits), anchors_of)
             validate_predictions({"classification": logits, "box": regression})
 
         with torch.no_grad():
             if matches is None:
                 matches = self._match(targets, anchors_of, logits, regression, level_sizes)
-                matches = self._sample(matches, targets, logits)
             positive = torch.stack([m.positive for m in matches])
-            share = self._divisor(positive, normalizer).reciprocal()[:, None].expand(batch, count)
+            truths = self._truths(targets, logits)
+            answer = truths.answers(matches)
+            worth = None if truths.weights is None else truths.weights[answer]
+            divisor = self._divisor(targets, positive, worth, normalizer)
+            weight = divisor.reciprocal()[:, None].expand(batch, count)
+            weight = weight if worth is None else weight * worth
+            class_target = self._class_target(matches, truths.labels[answer])
+            known = self._class_mask(targets, logits)
 
         losses = {
             "classification": self.classification.compute(
-                logits, self._class_target(matches, targets, logits), weight=share, reduction="sum"
+                logits,
+                class_target,
+                weight=weight if known is None else torch.where(known, weight[..., None], 0),
+                reduction=reduction,
             ),
-            "box": self._box_loss(regression, anchors_of, targets, matches, positive, share),
+            "box": self._box_loss(
+                regression, anchors_of, truths.boxes, answer, positive, weight, reduction
+            ),
         }
+        if self.validate:
+            validate_terms(losses)
         terms = {name: loss * self.weights[name] for name, loss in losses.items()}
         return DetectorOutput(
             total=terms["classification"] + terms["box"],
@@ -213,81 +242,157 @@ class DetectorLoss(nn.Module):
             matches=list(matches),
         )
 
+    @torch.no_grad()
+    def match(
+        self,
+        targets: Sequence[Target],
+        *,
+        anchors: Tensor | Sequence[Tensor],
+        predictions: Mapping[str, Tensor] | None = None,
+        level_sizes: Sequence[int] | None = None,
+    ) -> list[Matches]:
+        """Which anchors answer for what in each image, after sampling: what `forward` would use.
+
+        With it the positives of all micro-batches of a step are known before the first of them, and
+        can be passed to each as ``normalizer``.
+
+        Args:
+            targets: See `forward`.
+            anchors: See `forward`.
+            predictions: See `forward`; only for a matcher or sampler that looks at them.
+            level_sizes: See `forward`.
+
+        Raises:
+            TypeError: If a tensor has the wrong type.
+            ValueError: If something is missing or a shape does not fit.
+
+        Example:
+            >>> import detloss
+            >>> criterion = detloss.load_config("configs/retinanet.yaml")
+            >>> anchors = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
+            >>> target = {"boxes": anchors[1:], "labels": torch.tensor([2])}
+            >>> criterion.match([target], anchors=anchors)[0].positive
+            tensor([False,  True])
+        """
+        self._check_targets(targets, len(targets))
+        logits = regression = None
+        if predictions is not None:
+            logits, regression = self._check_predictions(predictions)
+        first = anchors if isinstance(anchors, Tensor) else anchors[0]
+        anchors_of = self._check_anchors(anchors, len(targets), len(first))
+        return self._match(targets, anchors_of, logits, regression, level_sizes)
+
     def _match(
         self,
         targets: Sequence[Target],
         anchors: Sequence[Tensor],
-        logits: Tensor,
-        regression: Tensor,
+        logits: Tensor | None,
+        regression: Tensor | None,
         level_sizes: Sequence[int] | None,
     ) -> list[Matches]:
         """Each image's matches; predictions are decoded only for a matcher that asks for them."""
         needs = self.matcher.needs
-        return [
-            self.matcher(
-                image_anchors,
-                target["boxes"],
-                gt_labels=target["labels"],
-                gt_ignore=target.get("ignore"),
-                level_sizes=level_sizes,
-                class_logits=image_logits if "class_logits" in needs else None,
-                pred_boxes=self.coder.decode(deltas, image_anchors)
-                if "pred_boxes" in needs
-                else None,
+        if "level_sizes" in needs and level_sizes is None:
+            raise ValueError(f"matcher {self.matcher.type_name} needs level_sizes, got None")
+        if needs & {"class_logits", "pred_boxes"} and logits is None:
+            raise ValueError(f"matcher {self.matcher.type_name} needs predictions, got None")
+        matches = []
+        for image, (target, image_anchors) in enumerate(zip(targets, anchors, strict=True)):
+            of_predictions: dict[str, Tensor] = {}
+            if "class_logits" in needs and logits is not None:
+                of_predictions["class_logits"] = logits[image]
+            if "pred_boxes" in needs and regression is not None:
+                of_predictions["pred_boxes"] = self.coder.decode(regression[image], image_anchors)
+            matches.append(
+                self.matcher(
+                    image_anchors,
+                    target["boxes"],
+                    gt_labels=target["labels"],
+                    gt_ignore=target.get("ignore"),
+                    level_sizes=level_sizes,
+                    **of_predictions,
+                )
             )
-            for target, image_anchors, image_logits, deltas in zip(
-                targets, anchors, logits, regression, strict=True
-            )
-        ]
+        if self.validate:
+            validate_matches(targets, matches)
+        return self._sample(matches, targets, logits)
 
     def _sample(
-        self, matches: list[Matches], targets: Sequence[Target], logits: Tensor
+        self, matches: list[Matches], targets: Sequence[Target], logits: Tensor | None
     ) -> list[Matches]:
         if not self.sampler.needs_class_loss:
             return [self.sampler(m) for m in matches]
-        loss = self.classification.compute(
-            logits, self._class_target(matches, targets, logits), weight=None, reduction="none"
-        )
+        if logits is None:
+            raise ValueError(f"sampler {self.sampler.type_name} needs predictions, got None")
+        truths = self._truths(targets, logits)
+        class_target = self._class_target(matches, truths.labels[truths.answers(matches)])
+        loss = self.classification.compute(logits, class_target, weight=None, reduction="none")
         loss_of_anchor = loss.sum(-1) if loss.ndim == logits.ndim else loss
         return [self.sampler(m, row) for m, row in zip(matches, loss_of_anchor, strict=True)]
 
-    def _class_target(
-        self, matches: Sequence[Matches], targets: Sequence[Target], logits: Tensor
-    ) -> Tensor:
-        """(B, A) class indices: labels, the background's index, or the index to ignore."""
-        background = self._classes(logits)
-        rows = []
-        for match, target in zip(matches, targets, strict=True):
-            labels = nn.functional.pad(target["labels"].long(), (0, 1), value=background)
-            index = torch.where(match.positive, match.target_index, len(labels) - 1)
-            rows.append(torch.where(match.ignored, self.classification.ignore_index, labels[index]))
-        return torch.stack(rows)
+    def _truths(self, targets: Sequence[Target], logits: Tensor) -> "_Truths":
+        """The ground truths of all images."""
+        device = logits.device
+        nobody = torch.full((1,), self._classes(logits), device=device)
+        weights = None
+        if any("weights" in target for target in targets):
+            given = [t.get("weights", t["labels"].new_ones(len(t["labels"]))) for t in targets]
+            weights = torch.cat([*(w.to(wide_type(logits)) for w in given), nobody.new_ones(1)])
+        return _Truths(
+            boxes=torch.cat([target["boxes"] for target in targets]),
+            labels=torch.cat([*(target["labels"].long() for target in targets), nobody]),
+            weights=weights,
+            counts=[len(target["boxes"]) for target in targets],
+        )
+
+    def _class_target(self, matches: Sequence[Matches], labels: Tensor) -> Tensor:
+        """(B, A) class indices: those of `labels`, or the index to ignore."""
+        ignored = torch.stack([m.ignored for m in matches])
+        return torch.where(ignored, self.classification.ignore_index, labels)
+
+    def _class_mask(self, targets: Sequence[Target], logits: Tensor) -> Tensor | None:
+        """(B, 1, C) bool, the classes that are labelled in each image; None for all in all."""
+        if not any("class_mask" in target for target in targets):
+            return None
+        if self.classification.background_columns:
+            raise ValueError(
+                "targets with 'class_mask' need a yes-or-no classification loss such as "
+                "sigmoid_focal, since the classes of a softmax share one probability, got "
+                f"{self.classification.type_name}"
+            )
+        classes = logits.shape[-1]
+        everything = torch.ones(classes, dtype=torch.bool, device=logits.device)
+        masks = [target.get("class_mask", everything) for target in targets]
+        for image, mask in enumerate(masks):
+            if mask.dtype != torch.bool or mask.shape != (classes,):
+                raise ValueError(
+                    f"targets[{image}]['class_mask'] must be boolean of shape {(classes,)}, "
+                    f"got {mask.dtype} of shape {tuple(mask.shape)}"
+                )
+        return torch.stack(masks)[:, None]
 
     def _box_loss(
         self,
         regression: Tensor,
         anchors: Sequence[Tensor],
-        targets: Sequence[Target],
-        matches: Sequence[Matches],
+        boxes: Tensor,
+        answer: Tensor,
         positive: Tensor,
         weight: Tensor,
+        reduction: TermReduction,
     ) -> Tensor:
         """The box loss of the positive anchors, in the space that the loss asks for.
 
         Where picking the positive anchors would be a wait, all of them are computed, and the
         others silenced.
         """
-        answers = []  # each anchor's ground truth among those of all images
-        first = 0
-        for match, target in zip(matches, targets, strict=True):
-            answers.append(match.target_index + first)
-            first += len(target["boxes"])
-        # the last row is nobody's: without any object there still is a row 0 to point at
-        boxes = torch.cat([*(target["boxes"] for target in targets), anchors[0][:1]])
+        batch, count = positive.shape
         shared = all(image_anchors is anchors[0] for image_anchors in anchors)
         all_anchors = anchors[0] if shared else torch.cat(list(anchors))
-        answer, deltas = torch.cat(answers), regression.flatten(0, 1)
+        boxes = torch.cat([boxes, all_anchors[:1]])  # the last row, nobody's
+        deltas, answer = regression.flatten(0, 1), answer.flatten()
         weight, positive = weight.flatten(), positive.flatten()
+        chosen = None
         if may_look(positive):
             chosen = positive.nonzero().view(-1)
             positive_anchors = all_anchors[chosen % max(len(all_anchors), 1)]
@@ -295,19 +400,36 @@ class DetectorLoss(nn.Module):
                 values.index_select(0, chosen) for values in (deltas, answer, weight)
             )
         else:
-            positive_anchors = all_anchors.repeat(len(matches) if shared else 1, 1)
+            positive_anchors = all_anchors.repeat(batch if shared else 1, 1)
             weight = torch.where(positive, weight, 0)
         boxes = boxes[answer]
         if self.box.space == "deltas":
-            encoded = self.coder.encode(boxes, positive_anchors)
-            return self.box.compute(deltas, encoded, weight=weight, reduction="sum")
-        decoded = self.coder.decode(deltas, positive_anchors)
-        return self.box.compute(decoded, boxes, weight=weight, reduction="sum")
+            pred, target = deltas, self.coder.encode(boxes, positive_anchors)
+        else:
+            pred, target = self.coder.decode(deltas, positive_anchors), boxes
+        if reduction == "sum":
+            return self.box.compute(pred, target, weight=weight, reduction="sum")
+        rows = self.box.compute(pred, target, weight=weight, reduction="none")
+        if chosen is None:
+            return rows.view(batch, count).sum(1)
+        return rows.new_zeros(batch).index_add(0, chosen // max(count, 1), rows)
 
-    def _divisor(self, positive: Tensor, normalizer: Tensor | float | None) -> Tensor:
+    def _divisor(
+        self,
+        targets: Sequence[Target],
+        positive: Tensor,
+        worth: Tensor | None,
+        normalizer: Tensor | float | None,
+    ) -> Tensor:
         """(B,) what each image's sums are divided by."""
         if normalizer is None:
-            divisor: Tensor = self.normalizer(Counts(positives=positive.sum(1)))
+            divisor: Tensor = self.normalizer(
+                Counts(
+                    positives=positive.sum(1),
+                    ground_truths=torch.stack([_to_learn(target) for target in targets]),
+                    target_scores=(positive if worth is None else positive * worth).sum(1),
+                )
+            )
             return divisor.to(torch.get_default_dtype())
         shape = (len(positive),)
         if not isinstance(normalizer, Tensor):
@@ -372,3 +494,42 @@ class DetectorLoss(nn.Module):
                 )
             if labels.dtype.is_floating_point or labels.dtype == torch.bool:
                 raise TypeError(f"targets[{image}]['labels'] must be integers, got {labels.dtype}")
+            check_match_inputs(boxes, boxes, target.get("ignore"))
+            weights = target.get("weights", labels)
+            if weights.shape != labels.shape:
+                raise ValueError(
+                    f"targets[{image}]['weights'] must have shape {tuple(labels.shape)}, "
+                    f"got {tuple(weights.shape)}"
+                )
+
+
+@dataclass(frozen=True)
+class _Truths:
+    """The T ground truths of all images in one table, whose last row is nobody's.
+
+    Attributes:
+        boxes: (T, 4); nobody has no box.
+        labels: (T + 1,) class indices; nobody's means background.
+        weights: (T + 1,) factors, nobody's 1; None for all 1.
+        counts: Of each image.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    weights: Tensor | None
+    counts: list[int]
+
+    def answers(self, matches: Sequence[Matches]) -> Tensor:
+        """(B, A) the row of the table that each anchor answers for."""
+        rows, first = [], 0
+        for match, count in zip(matches, self.counts, strict=True):
+            rows.append(torch.where(match.positive, match.target_index + first, len(self.boxes)))
+            first += count
+        return torch.stack(rows)
+
+
+def _to_learn(target: Target) -> Tensor:
+    """How many boxes of an image are not to be ignored, 0-d."""
+    if "ignore" in target:
+        return (~target["ignore"]).sum()
+    return target["labels"].new_full((), len(target["labels"]), dtype=torch.long)

@@ -1,40 +1,89 @@
 """Debug validation: looks at values, which the hot path never does, and names the first bad one."""
 
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from detloss.matchers import Matches
 
-def validate_targets(targets: Sequence[Mapping[str, Tensor]], classes: int) -> None:
+# A box reaches as far as its largest coordinate, by magnitude. Fractions may leave the image, wide
+# anchors at its edge most of all, and no image that is trained on is as small as 20 pixels.
+FRACTIONS_REACH, PIXELS_REACH = 2.0, 20.0
+
+
+def validation_wanted() -> bool:
+    """Whether the environment variable DETLOSS_VALIDATE switches debug validation on.
+
+    "1", "true", "yes" and "on" do, in any case; "0", "false", "no", "off", "" or no variable do
+    not.
+
+    Raises:
+        ValueError: If the variable is anything else.
+
+    Example:
+        >>> from unittest.mock import patch
+        >>> with patch.dict(os.environ, DETLOSS_VALIDATE="on"):
+        ...     validation_wanted()
+        True
+    """
+    value = os.environ.get("DETLOSS_VALIDATE", "")
+    if value.lower() in ("1", "true", "yes", "on"):
+        return True
+    if value.lower() in ("", "0", "false", "no", "off"):
+        return False
+    raise ValueError(
+        "DETLOSS_VALIDATE must be one of 1, true, yes, on, or one of 0, false, no, off, "
+        f"or empty, got {value!r}"
+    )
+
+
+def validate_targets(
+    targets: Sequence[Mapping[str, Tensor]], classes: int, anchors: Sequence[Tensor]
+) -> None:
     """Raises at the first label outside 0..C-1 and the first box that cannot be learned.
 
-    Labels and boxes of ignore regions are not looked at, but for finiteness.
+    Labels, weights and boxes of ignore regions are not looked at, but boxes for finiteness.
+
+    Where at least half of the batch's boxes are inverted, the message also asks for their format.
+    Boxes and anchors are of different units when all the boxes of the batch lie within 2 of the
+    origin, like fractions of the image, while some anchor reaches 20 or further, like pixels; or
+    the other way round. So one box of ordinary size vouches for the tiny ones in its batch, and
+    nothing but zeros, such as padding, says nothing of the unit.
+
+    Args:
+        targets: For each image "boxes" (M, 4), "labels" (M,), and optionally "ignore" (M,) bool
+            and "weights" (M,), which must be finite and at least 0. M may be 0.
+        classes: How many foreground classes there are, C.
+        anchors: (A, 4) for each image.
 
     Raises:
         ValueError: Naming image, index and value.
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0, 5, 5]])
-        >>> validate_targets([{"boxes": boxes, "labels": torch.tensor([3])}], classes=3)
+        >>> target = {"boxes": boxes, "labels": torch.tensor([3])}
+        >>> validate_targets([target], classes=3, anchors=[boxes])
         Traceback (most recent call last):
         ValueError: targets[0]['labels'][0] must be in 0..2, got 3
     """
     for image, target in enumerate(targets):
-        boxes, labels = target["boxes"], target["labels"]
-        learned = ~target.get("ignore", torch.zeros_like(labels, dtype=torch.bool))
-        outside = learned & ((labels < 0) | (labels >= classes))
-        inverted = learned & (boxes[:, 2:] < boxes[:, :2]).any(1)
+        boxes, labels, learned = target["boxes"], target["labels"], _learned(target)
+        weights = target.get("weights", torch.ones_like(labels))
+        mislabelled = learned & ((labels < 0) | (labels >= classes))
         infinite = ~boxes.isfinite().all(1)
+        misweighted = learned & ~(weights.isfinite() & (weights >= 0))
         for key, bad, rule in (
-            ("labels", outside, f"be in 0..{classes - 1}"),
+            ("labels", mislabelled, f"be in 0..{classes - 1}"),
             ("boxes", infinite, "be finite"),
-            ("boxes", inverted, "have x2 >= x1 and y2 >= y1"),
+            ("weights", misweighted, "be finite and at least 0"),
         ):
             if bad.any():
-                index = int(bad.nonzero()[0])
-                value = target[key][index].tolist()
-                raise ValueError(f"targets[{image}][{key!r}][{index}] must {rule}, got {value}")
+                raise ValueError(_fault(targets, image, key, int(bad.nonzero()[0]), rule))
+    _check_corners(targets)
+    _check_unit(targets, anchors)
 
 
 def validate_predictions(predictions: Mapping[str, Tensor]) -> None:
@@ -59,3 +108,111 @@ def validate_predictions(predictions: Mapping[str, Tensor]) -> None:
                 f"term {term!r}, image {image}: prediction of anchor {anchor}, column {column} "
                 f"must be finite, got {values[image, anchor, column].item()}"
             )
+
+
+def validate_matches(targets: Sequence[Mapping[str, Tensor]], matches: Sequence[Matches]) -> None:
+    """Warns of ground truths for which no anchor answers: nothing will learn them.
+
+    That need not be a mistake: in a crowd an anchor answers for one of several. Ignore regions
+    claim no anchor and are left out.
+
+    Args:
+        targets: For each image "boxes" (M, 4), "labels" (M,) and optionally "ignore" (M,) bool.
+        matches: What the matcher says of each image; a sampler may leave positive anchors out.
+
+    Warns:
+        UserWarning: Once for the batch, with their number and the first one's image, index and
+            box.
+
+    Example:
+        >>> target = {"boxes": torch.tensor([[0.0, 0, 5, 5]]), "labels": torch.tensor([0])}
+        >>> nobody = torch.tensor([False])
+        >>> with warnings.catch_warnings(record=True, action="always") as caught:
+        ...     validate_matches([target], [Matches(torch.tensor([0]), nobody, nobody)])
+        >>> print(caught[0].message)
+        1 of 1 ground truths matched no anchor, first targets[0]['boxes'][0], [0.0, 0.0, 5.0, 5.0]
+    """
+    unmatched, learned = [], 0
+    for image, (target, match) in enumerate(zip(targets, matches, strict=True)):
+        unclaimed = _learned(target)
+        learned += int(unclaimed.sum())
+        unclaimed[match.target_index[match.positive]] = False
+        unmatched += [(image, index) for index in unclaimed.nonzero()[:, 0].tolist()]
+    if unmatched:
+        image, index = unmatched[0]
+        warnings.warn(
+            f"{len(unmatched)} of {learned} ground truths matched no anchor, first "
+            f"targets[{image}]['boxes'][{index}], {targets[image]['boxes'][index].tolist()}",
+            stacklevel=2,
+        )
+
+
+def validate_terms(terms: Mapping[str, Tensor]) -> None:
+    """Raises at the first term of a loss, name -> 0-d or (B,), that is not finite.
+
+    Raises:
+        ValueError: Naming term and value.
+
+    Example:
+        >>> validate_terms({"classification": torch.tensor(0.7), "box": torch.tensor(torch.inf)})
+        Traceback (most recent call last):
+        ValueError: terms['box'] must be finite, got inf
+    """
+    for name, value in terms.items():
+        if not value.isfinite().all():
+            raise ValueError(f"terms[{name!r}] must be finite, got {value.tolist()}")
+
+
+def _learned(target: Mapping[str, Tensor]) -> Tensor:
+    """(M,) bool, the ground truths that are not ignore regions."""
+    return ~target.get("ignore", torch.zeros_like(target["labels"], dtype=torch.bool))
+
+
+def _fault(
+    targets: Sequence[Mapping[str, Tensor]], image: int, key: str, index: int, rule: str
+) -> str:
+    value = targets[image][key][index].tolist()
+    return f"targets[{image}][{key!r}][{index}] must {rule}, got {value}"
+
+
+def _check_corners(targets: Sequence[Mapping[str, Tensor]]) -> None:
+    """Raises at the first inverted box; where half of them are, asks for the format."""
+    learned = [_learned(target) for target in targets]
+    inverted = [
+        among & (target["boxes"][:, 2:] < target["boxes"][:, :2]).any(1)
+        for target, among in zip(targets, learned, strict=True)
+    ]
+    count, total = (sum(int(among.sum()) for among in masks) for masks in (inverted, learned))
+    for image, bad in enumerate(inverted):
+        if bad.any():
+            index = int(bad.nonzero()[0])
+            fault = _fault(targets, image, "boxes", index, "have x2 >= x1 and y2 >= y1")
+            if count * 2 >= total:
+                fault += (
+                    f"; {count} of {total} boxes are inverted: did you mean "
+                    "convert_boxes(boxes, 'xywh', 'xyxy'), or from 'cxcywh'?"
+                )
+            raise ValueError(fault)
+
+
+def _check_unit(targets: Sequence[Mapping[str, Tensor]], anchors: Sequence[Tensor]) -> None:
+    """Raises where boxes look like fractions and anchors like pixels, or the other way round."""
+    reaches = [
+        (reach, image, index)
+        for image, target in enumerate(targets)
+        for index, reach in enumerate((target["boxes"].abs().amax(1) * _learned(target)).tolist())
+    ]
+    reach, image, index = max(reaches, default=(0.0, 0, 0))
+    anchors_reach = max((boxes.abs().max().item() for boxes in anchors if len(boxes)), default=0.0)
+    if 0 < reach <= FRACTIONS_REACH and anchors_reach >= PIXELS_REACH:
+        unit, anchors_unit, cure = "fractions of the image", "pixels", "'xyxyn', 'xyxy'"
+    elif 0 < anchors_reach <= FRACTIONS_REACH and reach >= PIXELS_REACH:
+        unit, anchors_unit, cure = "pixels", "fractions of the image", "'xyxy', 'xyxyn'"
+    else:
+        return
+    fault = _fault(targets, image, "boxes", index, "be in the unit of the anchors")
+    raise ValueError(
+        f"{fault}; no box reaches further, like {unit}, and the anchors reach "
+        f"{anchors_reach:g}, like {anchors_unit}: did you mean "
+        f"convert_boxes(boxes, {cure}, image_size=(height, width))?"
+    )

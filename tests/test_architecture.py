@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "matchers": PARTS,
     "samplers": PARTS | {"matchers"},
     "normalizers": PARTS | {"matchers", "samplers"},
-    "validation": BASE,
+    "validation": PARTS | {"matchers"},
     "detector": HEAD | {"validation"},
     "config": HEAD | {"detector"},
     "integrations": HEAD | {"detector", "config"},

@@ -91,6 +91,28 @@ def test_reductions_agree(each):
     assert_close(loss.compute(pred, target, weight=None, reduction="mean"), rows.mean())
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_losses_of_images_add_up_to_the_batchs(each, weighted):
+    """R52."""
+    kind, loss = each
+    pred, target = example(kind, 12)
+    weight = torch.arange(12.0).view(3, 4) if weighted else None
+    batch, truth = pred.unflatten(0, (3, 4)), target.unflatten(0, (3, 4))
+    rows = loss.compute(batch, truth, weight=weight, reduction="none")
+    images = loss.compute(batch, truth, weight=weight, reduction="image")
+    assert images.shape == (3,)
+    assert_close(images, rows.flatten(1).sum(1))
+    assert_close(images.sum(), loss.compute(batch, truth, weight=weight, reduction="sum"))
+    nothing = loss.compute(batch[:0], truth[:0], weight=None, reduction="image")
+    assert nothing.shape == (0,)
+    row_each = loss.compute(pred, target, weight=None, reduction="image")
+    assert row_each.shape == (12,)
+    if images.requires_grad:
+        (gradient,) = torch.autograd.grad(images[1], pred)
+        (expected,) = torch.autograd.grad(rows[1].sum(), pred)
+        assert_close(gradient, expected)
+
+
 def test_leading_axes_are_rows(each):
     kind, loss = each
     pred, target = example(kind, 6)
@@ -215,7 +237,7 @@ def test_refuses_a_weight_of_another_shape(each):
 
 def test_refuses_an_unknown_reduction(each):
     kind, loss = each
-    with pytest.raises(ValueError, match="reduction must be one of none, sum, mean, got 'avg'"):
+    with pytest.raises(ValueError, match="one of none, sum, mean, image, got 'avg'"):
         loss.compute(*example(kind), weight=None, reduction="avg")
 
 

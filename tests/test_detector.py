@@ -1,5 +1,6 @@
 """DetectorLoss: matching, spaces, normalisation, terms."""
 
+import contextlib
 import copy
 import pickle
 
@@ -9,6 +10,7 @@ from scenes import CLASSES, gradients, grid_anchors, random_predictions, random_
 from torch.testing import assert_close
 
 import detloss
+from detloss.boxes.looking import without_looking
 from detloss.registry import CLASSIFICATION, NORMALIZERS, REGRESSION, SAMPLERS
 
 ANCHORS = grid_anchors()
@@ -213,6 +215,180 @@ def test_a_supplied_number_replaces_the_normalizer_and_micro_batches_add_up(name
         assert_close(one, both)
 
 
+def test_micro_batches_with_the_positives_of_all_equal_the_batch():
+    """R10: their number is known before the first of them, from `match`."""
+    criterion = build()
+    predictions, targets = random_predictions(4, len(ANCHORS)), random_targets([4, 0, 1, 2])
+    whole = run(criterion, predictions, targets)
+    halves = (slice(0, 1), slice(1, 4))
+    matches = [criterion.match(targets[half], anchors=ANCHORS) for half in halves]
+    positives = sum(m.positive.sum() for part in matches for m in part)
+    parts = [
+        run(
+            criterion,
+            {k: v[half] for k, v in predictions.items()},
+            targets[half],
+            normalizer=positives,
+            matches=found,
+        ).total
+        for half, found in zip(halves, matches, strict=True)
+    ]
+    assert_close(sum(parts), whole.total)
+    for one, both in zip(
+        gradients(sum(parts), predictions), gradients(whole.total, predictions), strict=True
+    ):
+        assert_close(one, both)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.names())
+def test_match_says_what_a_call_would_use(sampler):
+    criterion = build(sampler={"type": sampler})
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 0])
+    torch.manual_seed(5)
+    used = run(criterion, predictions, targets).matches
+    torch.manual_seed(5)
+    said = criterion.match(targets, anchors=ANCHORS, predictions=predictions)
+    for one, other in zip(said, used, strict=True):
+        assert torch.equal(one.positive, other.positive)
+        assert torch.equal(one.ignored, other.ignored)
+
+
+def test_match_asks_for_predictions_where_they_decide():
+    criterion = build(sampler={"type": "hard_negative"})
+    with pytest.raises(ValueError, match="sampler hard_negative needs predictions, got None"):
+        criterion.match(random_targets([2]), anchors=ANCHORS)
+
+
+@pytest.mark.parametrize("looking", [True, False])
+@pytest.mark.parametrize("box", ["smooth_l1", "ciou"])
+def test_the_losses_of_images_add_up_to_the_batchs(box, looking):
+    """R52."""
+    criterion = build(box={"type": box, "weight": 2.0})
+    predictions, targets = random_predictions(3, len(ANCHORS)), random_targets([4, 0, 1])
+    with contextlib.nullcontext() if looking else without_looking():
+        batch = run(criterion, predictions, targets)
+        images = run(criterion, predictions, targets, reduction="image")
+    assert images.total.shape == (3,)
+    assert list(images.terms) == list(batch.terms)
+    assert_close(images.total, images.terms["classification"] + images.terms["box"])
+    for name, term in images.terms.items():
+        assert_close(term.sum(), batch.terms[name])
+    assert images.terms["box"][1] == 0
+    for one, other in zip(
+        gradients(images.total.sum(), predictions), gradients(batch.total, predictions), strict=True
+    ):
+        assert_close(one, other)
+    for one, other in zip(gradients(images.total[2], predictions), predictions, strict=True):
+        assert (one[:2] == 0).all(), other.shape
+    assert images.log()["total"] == pytest.approx(batch.log()["total"])
+
+
+def test_rejects_an_unknown_reduction():
+    with pytest.raises(ValueError, match="reduction must be 'sum' or 'image', got 'mean'"):
+        run(build(), random_predictions(1, len(ANCHORS)), random_targets([1]), reduction="mean")
+
+
+def test_a_box_that_weighs_two_counts_twice_in_both_terms():
+    """R54: each positive anchor's loss is multiplied; background keeps its weight."""
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 2])
+    plain = run(build(), predictions, targets, normalizer=1)
+    rows = (
+        build()
+        .classification.compute(
+            predictions["class_logits"],
+            torch.stack(
+                [
+                    torch.where(m.positive, t["labels"][m.target_index], CLASSES)
+                    for m, t in zip(plain.matches, targets, strict=True)
+                ]
+            ),
+            weight=None,
+            reduction="none",
+        )
+        .sum(-1)
+    )
+    answers = torch.stack([m.positive & (m.target_index == 1) for m in plain.matches])
+    answers[1] = False
+    targets[0]["weights"] = torch.tensor([1.0, 2.0, 1.0])
+    weighted = run(build(), predictions, targets, normalizer=1)
+    assert_close(
+        weighted.terms["classification"] - plain.terms["classification"], rows[answers].sum()
+    )
+    only = [dict(targets[0], weights=torch.tensor([0.0, 1.0, 0.0])), targets[1]]
+    only[1] = dict(targets[1], weights=torch.zeros(2))
+    of_one = run(build(), predictions, only, normalizer=1).terms["box"]
+    assert of_one > 0
+    assert_close(weighted.terms["box"] - plain.terms["box"], of_one)
+
+
+def test_a_box_that_weighs_nothing_teaches_nothing():
+    predictions, targets = random_predictions(1, len(ANCHORS)), random_targets([2])
+    targets[0]["weights"] = torch.tensor([1.0, 0.0])
+    output = run(build(), predictions, targets)
+    (match,) = output.matches
+    answers = match.positive & (match.target_index == 1)
+    assert answers.any()
+    for gradient in gradients(output.total, predictions):
+        assert (gradient[0, answers] == 0).all()
+
+
+def test_what_ground_truths_and_target_scores_count():
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 2])
+    targets[0]["ignore"] = torch.tensor([False, False, True])
+    targets[1]["weights"] = torch.tensor([0.5, 0.5])
+    total = run(build(), predictions, targets, normalizer=1)
+    positives = [int(m.positive.sum()) for m in total.matches]
+    for name, count in (
+        ("ground_truths", 4),
+        ("target_scores", positives[0] + positives[1] / 2),
+        ("positives", sum(positives)),
+    ):
+        output = run(build(normalizer={"type": name}), predictions, targets)
+        assert_close(output.total, total.total / count)
+
+
+@pytest.mark.parametrize(
+    "classification", [n for n in TRAINABLE if not CLASSIFICATION[n].background_columns]
+)
+def test_classes_that_nobody_labelled_get_no_gradient(classification):
+    """R51; the others get theirs as if the class were not there."""
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 2])
+    targets[0]["class_mask"] = torch.tensor([True, False, True])
+    criterion = build(classification={"type": classification})
+    output = run(criterion, predictions, targets)
+    gradient, _ = gradients(output.total, predictions)
+    assert (gradient[0, :, 1] == 0).all()
+    assert (gradient[1, :, 1] != 0).any()
+    del targets[0]["class_mask"]
+    everything, _ = gradients(run(criterion, predictions, targets).total, predictions)
+    assert_close(gradient[:, :, [0, 2]], everything[:, :, [0, 2]])
+    assert_close(gradient[1], everything[1])
+
+
+def test_a_class_mask_needs_classes_that_do_not_share_a_probability():
+    targets = random_targets([1])
+    targets[0]["class_mask"] = torch.ones(CLASSES, dtype=torch.bool)
+    criterion = build(classification={"type": "softmax_focal"})
+    predictions = random_predictions(1, len(ANCHORS), classes=CLASSES + 1)
+    with pytest.raises(ValueError, match="need a yes-or-no classification loss.*softmax_focal"):
+        run(criterion, predictions, targets)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("weights", torch.ones(2), r"\['weights'\] must have shape \(1,\), got \(2,\)"),
+        ("class_mask", torch.ones(CLASSES), r"boolean of shape \(3,\), got torch.float32 of"),
+        ("class_mask", torch.ones(2, dtype=torch.bool), r"boolean of shape \(3,\), got.*\(2,\)"),
+    ],
+)
+def test_rejects_optional_entries_of_another_shape(key, value, message):
+    targets = random_targets([1])
+    targets[0][key] = value
+    with pytest.raises(ValueError, match=message):
+        run(build(), random_predictions(1, len(ANCHORS)), targets)
+
+
 def test_duplicating_the_batch_changes_nothing():
     predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 1])
     doubled = {name: torch.cat([values, values]) for name, values in predictions.items()}
@@ -301,6 +477,32 @@ def test_debug_validation_names_a_bad_label():
     criterion = detloss.build(build().config(), validate=True)
     with pytest.raises(ValueError, match=r"targets\[1\]\['labels'\]\[2\] must be in|be in 0..2"):
         run(criterion, predictions, targets)
+
+
+def test_debug_validation_warns_of_an_object_that_no_anchor_answers_for():
+    """What the matcher says, before a sampler leaves positives out."""
+    targets = random_targets([4])
+    targets[0]["boxes"][2] = torch.tensor([200.0, 200, 210, 210])
+    criterion = build(sampler={"type": "random_balanced", "size": 1})
+    criterion.validate = True
+    with pytest.warns(UserWarning, match=r"1 of 4 .* matched no anchor, first .*\[0\].*\[2\]"):
+        run(criterion, random_predictions(1, len(ANCHORS)), targets)
+
+
+def test_debug_validation_names_the_term_that_went_astray_first():
+    criterion = build(box={"type": "l2"})
+    criterion.validate = True
+    predictions = random_predictions(1, len(ANCHORS))
+    with torch.no_grad():
+        predictions["box_regression"].fill_(1e30)  # finite, but not its square
+    with pytest.raises(ValueError, match=r"terms\['box'\] must be finite, got inf"):
+        run(criterion, predictions, random_targets([1]))
+
+
+def test_an_environment_variable_switches_debug_validation_on(monkeypatch):
+    assert not build().validate
+    monkeypatch.setenv("DETLOSS_VALIDATE", "1")
+    assert build().validate
 
 
 def test_state_and_copies():

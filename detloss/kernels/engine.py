@@ -87,14 +87,16 @@ def run(
         weight: (...,) or (..., K) factors of the loss, or booleans: what counts. Where it is 0
             both value and gradient are exactly 0, whatever `pred` and `rows` hold there.
         count: What a mean divides by; the mean of nothing is 0.
-        reduction: "none", "sum" or "mean".
+        reduction: "none", "sum", "mean" or "image".
         scale: A factor of everything.
 
     Returns:
-        The loss: the formula's shape, or a scalar.
+        The loss: the formula's shape, a scalar, or (B,) for "image".
     """
     if _whole((*rows, weight)):
         return reduce(scale * _plain(formula, pred, rows, weight), count, reduction)
+    if reduction == "image":
+        return _of_images(formula, pred, rows, weight, scale)
     if reduction == "mean":
         scale = scale / at_least_one(_number(count, wide_type(pred)))
     total = reduction != "none"
@@ -109,6 +111,31 @@ def run(
         weights = _Weights(weight, scale, wide_type(pred))
         loss, _ = _blocks(formula, pred, rows, weights, total, gradient=False)
     return loss if total else loss.reshape(shape[: len(shape) - 2 + loss.ndim])
+
+
+def _of_images(
+    formula: Formula,
+    pred: Tensor,
+    rows: tuple[Tensor, ...],
+    weight: Tensor | None,
+    scale: Tensor | float,
+) -> Tensor:
+    """The sum of each image, (B,): one after the other, so that only gradients are kept."""
+
+    def part(first: slice | int, reduction: Reduction) -> Tensor:
+        return run(
+            formula,
+            pred[first],
+            *(row[first] for row in rows),
+            weight=None if weight is None else weight[first],
+            count=1,
+            reduction=reduction,
+            scale=scale,
+        )
+
+    if pred.ndim == 2 or not len(pred):  # a row each, or none
+        return reduce(part(slice(None), "none"), 1, "image")
+    return torch.stack([part(image, "sum") for image in range(len(pred))])
 
 
 def _number(count: Tensor | float, dtype: torch.dtype) -> Any:

@@ -5,11 +5,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Reduction = Literal["none", "sum", "mean"]
+Reduction = Literal["none", "sum", "mean", "image"]
+"""What becomes of the losses: "image" sums over all axes but the first, (B, ...) -> (B,)."""
 
 
 def check_reduction(reduction: str) -> None:
-    """Raises ValueError unless `reduction` is "none", "sum" or "mean"."""
+    """Raises ValueError unless `reduction` is "none", "sum", "mean" or "image"."""
     if reduction not in get_args(Reduction):
         raise ValueError(
             f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}"
@@ -37,9 +38,11 @@ def check_weight(weight: Tensor, shape: torch.Size, *, elementwise: bool) -> Non
 
 
 def reduce(loss: Tensor, count: Tensor | float, reduction: Reduction) -> Tensor:
-    """`loss` as it is, its sum, or its sum over `count`; the mean of nothing is 0."""
+    """`loss` as it is, its sum or that of each image, or its sum over `count`, 0 of nothing."""
     if reduction == "none":
         return loss
+    if reduction == "image":
+        return loss.flatten(1).sum(1) if loss.ndim > 1 else loss
     total = loss.sum()
     if reduction == "sum":
         return total

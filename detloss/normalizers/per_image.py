@@ -1,8 +1,9 @@
 """The mean over images of each one's loss over its own positive anchors."""
 
+import torch
 from torch import Tensor
 
-from detloss.normalizers.base import Counts, Normalizer
+from detloss.normalizers.base import Counts, Normalizer, total_and_ranks
 from detloss.registry import NORMALIZERS
 
 
@@ -13,15 +14,23 @@ class PerImageNormalizer(Normalizer):
     An image with few positives counts as much as one with many. This is how torchvision's
     RetinaNet normalises.
 
+    Args:
+        sync: Whether the images are those of all ranks, see `Normalizer`; it matters where ranks
+            have batches of different sizes.
+
     Example:
-        >>> import torch
         >>> PerImageNormalizer()(Counts(positives=torch.tensor([4, 0])))
-        tensor([8, 2])
+        tensor([8., 2.])
 
     Reference:
         torchvision, ``torchvision.models.detection.RetinaNet``, ``compute_loss``.
     """
 
+    def __init__(self, *, sync: bool = False) -> None:
+        super().__init__()
+        self.sync = sync
+
     def forward(self, counts: Counts) -> Tensor:
         """See `Normalizer.forward`."""
-        return counts.positives.clamp(min=1) * len(counts.positives)
+        images, ranks = total_and_ranks(torch.ones_like(counts.positives), sync=self.sync)
+        return counts.positives.clamp(min=1) * (images / ranks)

@@ -32,7 +32,7 @@ def test_none_is_the_loss_itself():
 
 
 def test_unknown_reduction():
-    with pytest.raises(ValueError, match="one of none, sum, mean, got 'avg'"):
+    with pytest.raises(ValueError, match="one of none, sum, mean, image, got 'avg'"):
         check_reduction("avg")
 
 

@@ -1,0 +1,51 @@
+"""The loss of a batch over a moving average of the positive anchors."""
+
+import torch
+from torch import Tensor
+
+from detloss.normalizers.base import Counts, Normalizer, total_and_ranks
+from detloss.registry import NORMALIZERS, Fraction, Positive
+
+
+@NORMALIZERS.register("moving_average")
+class MovingAverageNormalizer(Normalizer):
+    """Divides by an exponential moving average of the positive anchors of the batches.
+
+    ``n <- m n + (1 - m) max(positives, 1)``, in every call in training mode; in evaluation mode n
+    stays. A batch with few positives then does not count more than one with many. n is a buffer:
+    saved and restored with the criterion's ``state_dict``.
+
+    Args:
+        momentum: m in [0, 1], how much of n a step keeps.
+        initial: n before the first step, a number of positives that is not too small, > 0.
+        sync: Whether the batches are those of all ranks, see `Normalizer`; then n is too.
+
+    Example:
+        >>> normalizer = MovingAverageNormalizer(momentum=0.5)
+        >>> normalizer(Counts(positives=torch.tensor([40, 10])))
+        tensor([75., 75.])
+        >>> normalizer.eval()(Counts(positives=torch.tensor([1, 2])))
+        tensor([75., 75.])
+
+    Reference:
+        detectron2, ``detectron2.modeling.RetinaNet``, whose loss normalizer has momentum 0.9 and
+        starts at 100.
+    """
+
+    average: Tensor
+
+    def __init__(
+        self, *, momentum: Fraction = 0.9, initial: Positive = 100.0, sync: bool = False
+    ) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.initial = initial
+        self.sync = sync
+        self.register_buffer("average", torch.tensor(float(initial)))
+
+    def forward(self, counts: Counts) -> Tensor:
+        """See `Normalizer.forward`."""
+        total, ranks = total_and_ranks(counts.positives, sync=self.sync)
+        if self.training:
+            self.average.lerp_(total.clamp(min=1).to(self.average.dtype), 1 - self.momentum)
+        return (self.average / ranks).expand(len(counts.positives))

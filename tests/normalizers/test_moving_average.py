@@ -1,0 +1,61 @@
+"""The loss of a batch over a moving average of the positive anchors."""
+
+import copy
+
+import pytest
+import torch
+
+from detloss.normalizers import Counts, MovingAverageNormalizer
+
+
+def step(normalizer, *positives):
+    divisor = normalizer(Counts(positives=torch.tensor(positives)))
+    assert divisor.shape == (len(positives),)
+    return divisor[0].item()
+
+
+def test_worked_by_hand():
+    """From 100: (100 + 20) / 2, then (60 + 1) / 2 since no positives count as 1, (30.5 + 9) / 2."""
+    normalizer = MovingAverageNormalizer(momentum=0.5)
+    assert step(normalizer, 15, 5) == 60
+    assert step(normalizer, 0, 0) == 30.5
+    assert step(normalizer, 9, 0) == 19.75
+
+
+@pytest.mark.parametrize(("momentum", "expected"), [(0.0, 7.0), (1.0, 40.0)])
+def test_the_ends_of_momentum(momentum, expected):
+    assert step(MovingAverageNormalizer(momentum=momentum, initial=40.0), 7) == expected
+
+
+def test_evaluation_leaves_it_as_it_is():
+    normalizer = MovingAverageNormalizer().eval()
+    assert step(normalizer, 3) == step(normalizer, 3000) == 100
+
+
+def test_is_saved_and_restored():
+    """R18: a running number that a resumed run had lost."""
+    normalizer = MovingAverageNormalizer()
+    step(normalizer, 500)
+    resumed = MovingAverageNormalizer()
+    resumed.load_state_dict(normalizer.state_dict())
+    copied = copy.deepcopy(normalizer)
+    assert step(normalizer, 9) == step(resumed, 9) == step(copied, 9)
+
+
+def test_a_divisor_given_away_does_not_change_with_the_next_step():
+    normalizer = MovingAverageNormalizer(momentum=0.5)
+    divisor = normalizer(Counts(positives=torch.tensor([20])))
+    step(normalizer, 1)
+    assert divisor.tolist() == [60]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"momentum": 1.5}, "momentum: expected a value less than or equal to 1, got 1.5"),
+        ({"initial": 0.0}, "initial: expected a value greater than 0, got 0.0"),
+    ],
+)
+def test_rejects_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        MovingAverageNormalizer(**options)
