@@ -35,7 +35,7 @@ def small_retinanet(
         CHANNELS,
         anchors.num_anchors_per_location()[0],
         classes,
-        norm_layer=lambda channels: nn.GroupNorm(8, channels),
+        norm_layer=normalization,
     )
     for branch in (head.classification_head, head.regression_head):
         branch.conv = branch.conv[:2]  # of four: half the time, and as good on small images
@@ -93,7 +93,7 @@ class Residual(nn.Module):
         super().__init__()
         self.inner = convolution(width, width)
         self.outer = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+            nn.Conv2d(width, width, 3, padding=1, bias=False), normalization(width)
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -102,9 +102,14 @@ class Residual(nn.Module):
 
 
 def convolution(narrow: int, wide: int, stride: int = 1) -> nn.Sequential:
-    """3 x 3 convolution, batch normalisation, ReLU."""
+    """3 x 3 convolution, normalisation, ReLU."""
     return nn.Sequential(
         nn.Conv2d(narrow, wide, 3, stride, padding=1, bias=False),
-        nn.BatchNorm2d(wide),
+        normalization(wide),
         nn.ReLU(inplace=True),
     )
+
+
+def normalization(channels: int) -> nn.GroupNorm:
+    """Of each image by itself, so that it does not matter which images are in its batch."""
+    return nn.GroupNorm(8, channels)

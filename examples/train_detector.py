@@ -7,6 +7,9 @@ coco:IMAGES:ANNOTATIONS.json`` train on photos, and ``--time-limit 15`` ends in 
 go metrics.json, the resolved config, the loss curves, a picture of detections beside the ground
 truth, and a checkpoint. Ctrl-C saves a checkpoint too and says how to go on.
 
+``torchrun --nproc-per-node 2 examples/train_detector.py ...`` shares each batch between two
+processes, which learn what one would.
+
 Beside other busy programs, run it with ``OMP_NUM_THREADS=1``: threads that wait for a core that
 another program holds can make a step twenty times slower.
 """
@@ -26,6 +29,7 @@ from types import FrameType
 from typing import Any, get_args
 
 import numpy as np
+import ranks
 import torch
 import yaml
 from detection_data import DATA_FORMS, DetectionData, ImageSet, Policy, Target, load_data
@@ -120,8 +124,23 @@ class Run:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, evaluates and draws; returns the exit status."""
     settings, resume = parse(arguments)
+    ranks.join(settings.device)
+    console.quiet = ranks.rank() > 0
+    try:
+        return run_to_the_end(settings, resume)
+    finally:
+        ranks.leave()
+
+
+def run_to_the_end(settings: Settings, resume: Path | None) -> int:
+    """Trains, evaluates and draws; returns the exit status."""
     try:
         criterion = detloss.load_config(config_path(settings.config))
+        if settings.batch_size % ranks.count():
+            raise ValueError(
+                f"--batch-size must be a multiple of the {ranks.count()} processes, "
+                f"got {settings.batch_size}"
+            )
         data = load_data(settings.data, seed=settings.seed, policy=settings.policy)
         run = start(settings, data, criterion)
     except (detloss.ConfigError, FileNotFoundError, ValueError) as error:
@@ -131,7 +150,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if resume is not None:
         load_checkpoint(resume, run)
-    if not train(run, data):
+    finished = train(run, data)
+    if ranks.rank() > 0:
+        return 0 if finished else 130
+    if not finished:
         checkpoint = save_checkpoint(run)
         command = shlex.join([sys.executable, sys.argv[0], "--resume", str(checkpoint)])
         console.print(f"Stopped after step {run.step}. To go on:\n  {command}", soft_wrap=True)
@@ -203,6 +225,8 @@ def start(settings: Settings, data: DetectionData, criterion: detloss.DetectorLo
         aspect_ratios=data.aspect_ratios,
         image_size=max(image.shape),
     )
+    if ranks.count() > 1 and hasattr(criterion.normalizer, "sync"):
+        criterion.normalizer.sync = True  # counts over all processes, as over a batch in one
     use_loss(model, criterion).to(settings.device)
     optimizer = AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
     history: dict[str, list[float]] = {name: [] for name in criterion.term_names}
@@ -213,23 +237,26 @@ def train(run: Run, data: DetectionData) -> bool:
     """Trains to the last step or the time limit; returns False if the user interrupted it."""
     settings, seconds_before, steps_before = run.settings, run.seconds, run.step
     began = time.perf_counter() - seconds_before
-    run.model.train()
+    model = ranks.averaging(run.model.train())
+    interruptions = 0.0
     with interruptible() as interrupted, progress_bar() as bar:
         task = bar.add_task("", total=1.0, step=run.step, terms="", speed="")
-        while run.progress < 1 and not interrupted:
+        while run.progress < 1 and not interruptions:
             for group in run.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * one_cycle(run.progress)
             images, targets = batch(data, run.step, settings)
-            terms = run.model(images, targets)
+            terms = model(images, targets)
             total: Tensor = torch.stack(list(terms.values())).sum()
             run.optimizer.zero_grad()
             total.backward()
             torch.nn.utils.clip_grad_norm_(run.model.parameters(), 10.0)
             run.optimizer.step()
 
-            for name, term in terms.items():
-                run.history[name].append(term.item())
-            run.seconds = time.perf_counter() - began
+            clock = total.new_tensor([time.perf_counter() - began, len(interrupted)])
+            shared = ranks.mean(torch.cat([torch.stack(list(terms.values())).detach(), clock]))
+            *values, run.seconds, interruptions = shared.tolist()
+            for name, value in zip(terms, values, strict=True):
+                run.history[name].append(value)
             images_seen = (run.step - steps_before) * settings.batch_size
             bar.update(
                 task,
@@ -251,7 +278,7 @@ def one_cycle(progress: float, warmup: float = 0.15) -> float:
 def batch(data: DetectionData, step: int, settings: Settings) -> tuple[list[Tensor], list[Target]]:
     """The images of a step and their targets: a function of step and seed, so a run can resume."""
     images, targets = [], []
-    for place in range(step * settings.batch_size, (step + 1) * settings.batch_size):
+    for place in ranks.own(range(step * settings.batch_size, (step + 1) * settings.batch_size)):
         epoch, index = divmod(place, len(data.train))
         rng = np.random.default_rng((settings.seed, epoch))
         order, mirrored = rng.permutation(len(data.train)), rng.random(len(data.train)) < 0.5
@@ -363,7 +390,11 @@ def detect(model: RetinaNet, images: ImageSet, settings: Settings) -> list[Targe
 
 def evaluate(detections: Sequence[Target], images: ImageSet) -> Result:
     """COCO's average precision; objects to ignore count neither for nor against."""
-    metric = MeanAveragePrecision(backend="faster_coco_eval", extended_summary=True)
+    metric = MeanAveragePrecision(
+        backend="faster_coco_eval",
+        extended_summary=True,
+        sync_on_compute=False,  # one process has all detections
+    )
     targets = [images[index][1] for index in range(len(images))]
     metric.update(
         list(detections),

@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ranks
 import torch
 import train_detector
 import yaml
@@ -222,3 +225,27 @@ def test_batches_cover_every_image_once_an_epoch(settings):
     originals = [data.train[index][0] for index in range(12)]
     for original in originals:
         assert sum(torch.equal(original, image) for image in seen) == 1
+
+
+def test_two_processes_learn_what_one_does(tmp_path):
+    """R9: the same losses on the same batches; the rounding of sums differs."""
+    options = ["--config", CONFIG, "--steps", "3", "--batch-size", "4"]
+    program = str(Path(train_detector.__file__))
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, prefix in (("one", []), ("two", launch)):
+        command = [sys.executable, *prefix, program, *options, "--out", str(tmp_path / name)]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    one, two = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["history"]
+        for name in ("one", "two")
+    )
+    assert list(one) == list(two) == ["classification", "box"]
+    for name, values in one.items():
+        assert two[name] == pytest.approx(values, rel=1e-3)
+    assert (tmp_path / "two" / "metrics.json").exists()
+
+
+def test_a_batch_that_processes_cannot_share(settings, monkeypatch, capsys):
+    monkeypatch.setattr(ranks, "count", lambda: 3)
+    assert main(arguments(settings)) == 2
+    assert "--batch-size must be a multiple of the 3 processes, got 4" in capsys.readouterr().out

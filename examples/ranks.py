@@ -1,0 +1,47 @@
+"""One process, or several that ``torchrun`` started: who does what, and how they agree."""
+
+import os
+
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def join(device: str) -> None:
+    """Meets the other processes, if ``torchrun`` started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+
+
+def leave() -> None:
+    """Parts from the others."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def count() -> int:
+    """How many processes share the work."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0; the first also evaluates, draws and writes."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def own(places: range) -> range:
+    """The share of this process in the places of a batch."""
+    share = len(places) // count()
+    return places[rank() * share : (rank() + 1) * share]
+
+
+def averaging(model: nn.Module) -> nn.Module:
+    """`model` with gradients averaged over the processes."""
+    return DistributedDataParallel(model) if count() > 1 else model
+
+
+def mean(values: Tensor) -> Tensor:
+    """The average of `values` over the processes."""
+    if count() > 1:
+        values = values.clone()
+        distributed.all_reduce(values)
+    return values / count()
