@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from torch.testing import assert_close
 
 import detloss
+from detloss.normalizers import PositivesNormalizer
 from detloss.registry import REGRESSION
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +25,21 @@ def test_the_training_loop_runs(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     exec(code("python", "load_config"), {})
     assert "'box/unweighted'" in capsys.readouterr().out
+
+
+def test_the_micro_batches_learn_what_their_batch_does(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(code("python", "load_config"), names)
+    head, criterion = names["head"], names["criterion"]
+    criterion.normalizer = PositivesNormalizer()
+    logits, deltas = head(names["features"]).split([3, 4], dim=-1)
+    predictions = {"class_logits": logits, "box_regression": deltas}
+    output = criterion(predictions, names["targets"], anchors=names["anchors"])
+    (expected,) = torch.autograd.grad(output.total, head.weight)
+    head.zero_grad()
+    exec(code("python", "micro_batches"), names)
+    assert_close(head.weight.grad, expected)
 
 
 def test_a_loss_of_your_own_builds_from_a_config(monkeypatch):
