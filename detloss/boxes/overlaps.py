@@ -254,7 +254,8 @@ def _centre_distance(a: Tensor, b: Tensor, min_size: float) -> Tensor:
     """Squared distance of the centres over the squared diagonal of the hull, in [0, 1)."""
     ax1, ay1, ax2, ay2 = corners(a)
     bx1, by1, bx2, by2 = corners(b)
-    dx, dy = (ax1 + ax2 - bx1 - bx2) / 2, (ay1 + ay2 - by1 - by2) / 2
+    # differences first: a sum of corners would round at the size of the coordinates
+    dx, dy = ((ax1 - bx1) + (ax2 - bx2)) / 2, ((ay1 - by1) + (ay2 - by2)) / 2
     width, height = hull_sides(a, b)
     diagonal = at_least(width * width + height * height, max(min_size**2, TINY))
     return (dx * dx + dy * dy) / diagonal

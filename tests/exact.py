@@ -1,0 +1,213 @@
+"""Overlaps and box losses of one pair, exactly: written from the papers, no code of detloss in it.
+
+A float is a rational number, so on `fractions.Fraction` nothing is rounded. Only the arctangent of
+CIoU and the logarithm of the IoU loss are not rational: they have 50 digits. A box is a tuple of
+four floats or Fractions.
+"""
+
+import math
+from fractions import Fraction
+from functools import cache
+from itertools import pairwise, product
+
+import mpmath
+import torch
+
+REALS = mpmath.mp.clone()
+REALS.dps = 50
+
+
+@cache
+def golden_pairs(dtype=torch.float64):
+    """Two tensors (10000, 4) of well-formed boxes, no side below 1e-3."""
+    generator = torch.Generator().manual_seed(0)
+
+    def boxes(sides, spread, origin):
+        corner, growth = torch.rand(2, 1000, 2, generator=generator, dtype=torch.float64)
+        corner = origin + spread * corner
+        return torch.cat([corner, corner + torch.tensor(sides) * (0.5 + growth)], dim=1)
+
+    def grid():
+        corner, side = torch.randint(0, 4, (2, 1000, 2), generator=generator).double()
+        return torch.cat([corner, corner + side + 1], dim=1)
+
+    mixture = [
+        ((10, 10), (10, 10), 10, 0),  # overlapping, for the most part
+        ((2, 2), (20, 20), 20, 0),  # nested, crossing or apart
+        ((1, 1), (1, 1), 1e4, 0),  # far from each other
+        ((10, 10), (10, 10), 20, 1e4),  # far from the origin
+        ((1000, 1), (1000, 1), 2, 0),  # thin, one along the other
+        ((2, 2e-3), (2e-3, 2), 2, 0),  # thin, one across the other
+        ((1e-2, 1e-2), (1e-2, 1e-2), 1e-2, 0),  # small
+        ((1e5, 1e5), (1e5, 1e5), 1e5, 0),  # large
+        ((1e-2, 1e-2), (1e5, 1e5), 1, 0),  # small against large
+    ]
+    pairs = [(boxes(a, *place), boxes(b, *place)) for a, b, *place in mixture]
+    pairs.append((grid(), grid()))  # identical, aligned, touching: every kind of tie
+    return [torch.cat(side).to(dtype) for side in zip(*pairs, strict=True)]
+
+
+def golden_inverted_pairs(dtype=torch.float64):
+    """As `golden_pairs`, (334, 4), with the first boxes inverted in x, in y or in both."""
+    first, second = (boxes[::30] for boxes in golden_pairs(dtype))
+    orders = torch.tensor([[2, 1, 0, 3], [0, 3, 2, 1], [2, 3, 0, 1]])
+    return first.gather(1, orders[torch.arange(len(first)) % 3]), second
+
+
+def rows(*tensors):
+    """The rows of (N, 4) tensors side by side, as tuples of floats."""
+    return list(zip(*(map(tuple, tensor.tolist()) for tensor in tensors), strict=True))
+
+
+def table(function, pairs, **options):
+    """`function` of each pair, rounded once, to float64."""
+    return torch.tensor([float(function(*pair, **options)) for pair in pairs], dtype=torch.float64)
+
+
+def real(number):
+    return REALS.mpf(number.numerator) / number.denominator
+
+
+def whole(numbers):
+    """Integers in the ratios of `numbers`, and by how much they are larger."""
+    ratios = [number.as_integer_ratio() for number in numbers]
+    factor = math.lcm(*(denominator for _, denominator in ratios))
+    return [numerator * (factor // denominator) for numerator, denominator in ratios], factor
+
+
+@cache
+def axes(a, b):
+    """Both boxes along x and both along y, in a unit that makes every corner a whole number.
+
+    No measure changes with the unit. An inverted box collapses onto its first corner.
+    """
+    (ax1, ay1, ax2, ay2, bx1, by1, bx2, by2), _ = whole(a + b)
+    along_x = (ax1, max(ax1, ax2)), (bx1, max(bx1, bx2))
+    along_y = (ay1, max(ay1, ay2)), (by1, max(by1, by2))
+    return along_x, along_y
+
+
+def cut(first, second):
+    """The parts of the hull of two intervals: length, and whether inside the first, the second."""
+    for start, end in pairwise(sorted(first + second)):
+        yield end - start, *(low <= start and end <= high for low, high in (first, second))
+
+
+@cache
+def areas(a, b):
+    """Of the first box, the intersection, the union and the hull.
+
+    The sides of both boxes cut their hull into nine cells, each wholly inside or outside of either
+    box: every area is a sum of cells.
+    """
+    area = shared = union = hull = 0
+    strips = (cut(*both) for both in axes(a, b))
+    for (width, x_in_a, x_in_b), (height, y_in_a, y_in_b) in product(*strips):
+        cell, in_a, in_b = width * height, x_in_a and y_in_a, x_in_b and y_in_b
+        area += cell * in_a
+        shared += cell * (in_a and in_b)
+        union += cell * (in_a or in_b)
+        hull += cell
+    return area, shared, union, hull
+
+
+def iou(a, b):
+    _, shared, union, _ = areas(a, b)
+    return Fraction(shared, union)
+
+
+def iof(a, b):
+    area, shared, _, _ = areas(a, b)
+    return Fraction(shared, area) if area else 0
+
+
+def giou(a, b):
+    """GIoU paper, Algorithm 1: less the share of the hull that neither box covers."""
+    _, _, union, hull = areas(a, b)
+    return iou(a, b) - Fraction(hull - union, hull)
+
+
+@cache
+def diou(a, b):
+    """DIoU paper, equation 7: less squared distance of the centres over squared diagonal."""
+    distance = diagonal = 0
+    for first, second in axes(a, b):
+        low, *_, high = sorted(first + second)
+        diagonal += (high - low) ** 2
+        distance += (sum(first) - sum(second)) ** 2  # twice the distance, squared
+    return iou(a, b) - Fraction(distance, 4 * diagonal)
+
+
+@cache
+def aspect_difference(a, b):
+    """DIoU paper, equation 9: v of CIoU; a box without height has the angle pi / 2."""
+    angle, true_angle = (
+        REALS.atan2(*(end - start for start, end in box)) for box in zip(*axes(a, b), strict=True)
+    )
+    return 4 / REALS.pi**2 * (true_angle - angle) ** 2
+
+
+def trade_off(a, b):
+    """DIoU paper, equation 11: alpha of CIoU; 0 for boxes of one shape, even identical ones."""
+    v = aspect_difference(a, b)
+    return v / (real(1 - iou(a, b)) + v) if v else 0
+
+
+@cache
+def ciou(a, b, alpha=None):
+    """DIoU paper, equation 10; `alpha` can be held, as it is for the gradient."""
+    alpha = trade_off(a, b) if alpha is None else alpha
+    return real(diou(a, b)) - alpha * aspect_difference(a, b)
+
+
+OVERLAPS = {"iou": iou, "iof": iof, "giou": giou, "diou": diou, "ciou": ciou}
+
+
+def iou_loss(pred, target, mode):
+    overlap = iou(pred, target)
+    if mode == "log":
+        return -REALS.log(real(max(overlap, Fraction(1e-7))))  # the documented floor
+    return 1 - {"linear": overlap, "square": overlap**2}[mode]
+
+
+def ciou_loss(pred, target, alpha=None):
+    return 1 - ciou(pred, target, alpha)
+
+
+@cache
+def distances(pred, target):
+    numbers, factor = whole(pred + target)
+    return [Fraction(abs(p - t), factor) for p, t in zip(numbers[:4], numbers[4:], strict=True)]
+
+
+def smooth_l1_loss(pred, target, beta):
+    """Fast R-CNN, equation 3, where beta is 1."""
+    beta = Fraction(beta)
+    return sum(d**2 / (2 * beta) if d < beta else d - beta / 2 for d in distances(pred, target))
+
+
+LOSSES = {
+    "iou": iou_loss,
+    "giou": lambda pred, target: 1 - giou(pred, target),
+    "diou": lambda pred, target: 1 - diou(pred, target),
+    "ciou": ciou_loss,
+    "l1": lambda pred, target: sum(distances(pred, target)),
+    "l2": lambda pred, target: sum(d**2 for d in distances(pred, target)),
+    "smooth_l1": smooth_l1_loss,
+}
+
+
+def gradient(loss, pred, target, **options):
+    """Slopes of `loss` with the four numbers of `pred`, by central differences, to 20 digits.
+
+    Exact numbers allow a step so small that its square, the error, is nothing beside a side's.
+    """
+    step = Fraction(1, 10**15)
+    slopes = []
+    for i in range(4):
+        down, up = (
+            loss((*pred[:i], Fraction(pred[i]) + move, *pred[i + 1 :]), target, **options)
+            for move in (-step, step)
+        )
+        slopes.append(float((up - down) / (2 * step)))
+    return slopes
