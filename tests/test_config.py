@@ -85,7 +85,7 @@ def changed(section, **options):
         (
             changed("classification", gama=2.0),
             "config: classification.gama: unknown option, sigmoid_focal accepts alpha, gamma, "
-            "class_weight, ignore_index, reduction; did you mean 'gamma'?",
+            "label_smoothing, class_weight, ignore_index, reduction; did you mean 'gamma'?",
         ),
         (
             changed("classification", gamma=-1.0),

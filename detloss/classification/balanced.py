@@ -14,6 +14,7 @@ def balanced_cross_entropy(
     target: Tensor,
     *,
     alpha: float | Sequence[float] | Tensor | None = 0.75,
+    label_smoothing: float = 0.0,
     class_weight: Sequence[float] | Tensor | None = None,
     ignore_index: int = -1,
     weight: Tensor | None = None,
@@ -30,17 +31,19 @@ def balanced_cross_entropy(
             background, yes to none. Or the share y of "yes" for each class (..., C), in [0, 1].
         alpha: Weight of the positive term in [0, 1], 1 - alpha of the negative: a float, (C,)
             values, one per class, or None for 1 and 1. The default is the best of table 1a.
+        label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
         weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
-        reduction: "none" -> (..., C), "sum", or "mean" over the elements of rows not ignored.
+        reduction: "none" -> (..., C), "sum", "image" -> (B,) sums over all axes but the first, or
+            "mean" over the elements of rows not ignored.
 
     Returns:
         Loss >= 0. float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If the logits are not floating point, or class indices not integer.
-        ValueError: If shapes do not fit or a scalar alpha is outside [0, 1].
+        ValueError: If shapes do not fit, or a scalar alpha or label_smoothing is outside [0, 1].
 
     Note:
         Class indices are not looked at, since that would stall a GPU: any outside 0..C-1 counts
@@ -60,6 +63,7 @@ def balanced_cross_entropy(
         logits,
         target,
         with_slope=softplus_with_slope,
+        label_smoothing=label_smoothing,
         alpha=alpha,
         class_weight=class_weight,
         weight=weight,
@@ -74,9 +78,10 @@ class BalancedCrossEntropy(ClassificationLoss):
 
     Args:
         alpha: See `balanced_cross_entropy`.
+        label_smoothing: See `balanced_cross_entropy`.
         class_weight: See `balanced_cross_entropy`.
         ignore_index: See `balanced_cross_entropy`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch
@@ -91,9 +96,11 @@ class BalancedCrossEntropy(ClassificationLoss):
         self,
         *,
         alpha: Fraction | PerClass | None = 0.75,
+        label_smoothing: Fraction = 0.0,
         class_weight: PerClass | None = None,
         ignore_index: int = -1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
+        self.label_smoothing = label_smoothing
         self.keep_per_class("alpha", alpha)

@@ -19,7 +19,7 @@ class ClassificationLoss(Loss):
     Args:
         class_weight: (C,) factor of each column, kept as a buffer; None for all 1.
         ignore_index: The class index of rows to leave out.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
     """
 
     background_columns: ClassVar[int] = 0

@@ -32,7 +32,8 @@ def hinge_loss(
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0. It has
             no meaning for dense labels.
         weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
-        reduction: "none" -> (..., C), "sum", or "mean" over the elements of rows not ignored.
+        reduction: "none" -> (..., C), "sum", "image" -> (B,) sums over all axes but the first, or
+            "mean" over the elements of rows not ignored.
 
     Returns:
         Loss >= 0. float16 and bfloat16 are computed in float32.
@@ -84,7 +85,7 @@ class HingeLoss(ClassificationLoss):
     Args:
         class_weight: See `hinge_loss`.
         ignore_index: See `hinge_loss`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss
-from detloss.registry import CLASSIFICATION, PerClass
+from detloss.registry import CLASSIFICATION, Fraction, PerClass
 
 
 def mean_squared_error(
     logits: Tensor,
     target: Tensor,
     *,
+    label_smoothing: float = 0.0,
     class_weight: Sequence[float] | Tensor | None = None,
     ignore_index: int = -1,
     weight: Tensor | None = None,
@@ -28,17 +29,19 @@ def mean_squared_error(
         logits: Scores (..., C), floating point; the sigmoid is taken here.
         target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
             background, yes to none. Or the probability y of each class (..., C), in [0, 1].
+        label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
         weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
-        reduction: "none" -> (..., C), "sum", or "mean" over the elements of rows not ignored.
+        reduction: "none" -> (..., C), "sum", "image" -> (B,) sums over all axes but the first, or
+            "mean" over the elements of rows not ignored.
 
     Returns:
         Loss in [0, 1]. float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If the logits are not floating point, or class indices not integer.
-        ValueError: If shapes do not fit.
+        ValueError: If shapes do not fit or label_smoothing is outside [0, 1].
 
     Note:
         Class indices are not looked at, since that would stall a GPU: any outside 0..C-1 counts
@@ -59,6 +62,7 @@ def mean_squared_error(
         target,
         with_slope=_with_slope,
         soft=_squared_error,
+        label_smoothing=label_smoothing,
         class_weight=class_weight,
         weight=weight,
         ignore_index=ignore_index,
@@ -87,9 +91,10 @@ class MeanSquaredError(ClassificationLoss):
     """`mean_squared_error` as a module.
 
     Args:
+        label_smoothing: See `mean_squared_error`.
         class_weight: See `mean_squared_error`.
         ignore_index: See `mean_squared_error`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch
@@ -102,8 +107,10 @@ class MeanSquaredError(ClassificationLoss):
     def __init__(
         self,
         *,
+        label_smoothing: Fraction = 0.0,
         class_weight: PerClass | None = None,
         ignore_index: int = -1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
+        self.label_smoothing = label_smoothing

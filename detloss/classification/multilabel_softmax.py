@@ -11,13 +11,14 @@ from detloss.classification.softmax_cross_entropy import (
     negative_log_softmax,
 )
 from detloss.kernels import Reduction, dense_target, is_index_target, softmax_loss
-from detloss.registry import CLASSIFICATION, PerClass
+from detloss.registry import CLASSIFICATION, Fraction, PerClass
 
 
 def multilabel_softmax_cross_entropy(
     logits: Tensor,
     target: Tensor,
     *,
+    label_smoothing: float = 0.0,
     class_weight: Sequence[float] | Tensor | None = None,
     background_index: int = -1,
     ignore_index: int = -1,
@@ -34,13 +35,16 @@ def multilabel_softmax_cross_entropy(
         target: Multi-hot labels (..., K) of any dtype; positive numbers other than 1 weigh the
             classes, and M is their sum. A row without a positive class has loss 0. Or class
             indices (...,) for one positive class a row, as `softmax_cross_entropy` takes them.
+        label_smoothing: e in [0, 1]: the shares ``y / M`` become ``(1 - e) y / M + e / K``; a row
+            without a positive class keeps its loss of 0.
         class_weight: (K,) factor of each column; with class indices a mean divides by the sum of
             the factors of its rows.
         background_index: The background's column, where the logits have one: -1 the last, 0 the
             first.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
-        reduction: "none" -> (...,), "sum", or "mean" over the rows not ignored.
+        reduction: "none" -> (...,), "sum", "image" -> (B,) sums over all axes but the first, or
+            "mean" over the rows not ignored.
 
     Returns:
         Loss >= 0; over M equal labels it is ln M at least. float16 and bfloat16 are computed in
@@ -48,7 +52,7 @@ def multilabel_softmax_cross_entropy(
 
     Raises:
         TypeError: If the logits are not floating point, or class indices not integer.
-        ValueError: If shapes do not fit.
+        ValueError: If shapes do not fit or an option is out of range.
 
     Note:
         Class indices are not looked at, since that would stall a GPU: one outside 0..K-1 is an
@@ -71,6 +75,7 @@ def multilabel_softmax_cross_entropy(
         logits,
         target,
         of_class=cross_entropy_of_class,
+        label_smoothing=label_smoothing,
         class_weight=class_weight,
         background_index=background_index,
         weight=weight,
@@ -84,10 +89,11 @@ class MultilabelSoftmaxCrossEntropy(ClassificationLoss):
     """`multilabel_softmax_cross_entropy` as a module.
 
     Args:
+        label_smoothing: See `multilabel_softmax_cross_entropy`.
         class_weight: See `multilabel_softmax_cross_entropy`.
         background_index: See `multilabel_softmax_cross_entropy`.
         ignore_index: See `multilabel_softmax_cross_entropy`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch
@@ -101,10 +107,12 @@ class MultilabelSoftmaxCrossEntropy(ClassificationLoss):
     def __init__(
         self,
         *,
+        label_smoothing: Fraction = 0.0,
         class_weight: PerClass | None = None,
         background_index: int = -1,
         ignore_index: int = -1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
+        self.label_smoothing = label_smoothing
         self.background_index = background_index

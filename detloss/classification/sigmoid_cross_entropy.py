@@ -6,13 +6,14 @@ from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_slope
-from detloss.registry import CLASSIFICATION, PerClass
+from detloss.registry import CLASSIFICATION, Fraction, PerClass
 
 
 def sigmoid_cross_entropy(
     logits: Tensor,
     target: Tensor,
     *,
+    label_smoothing: float = 0.0,
     class_weight: Sequence[float] | Tensor | None = None,
     ignore_index: int = -1,
     weight: Tensor | None = None,
@@ -27,18 +28,20 @@ def sigmoid_cross_entropy(
         logits: Scores (..., C), floating point.
         target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
             background, yes to none. Or the share y of "yes" for each class (..., C), in [0, 1]:
-            multi-hot, soft or smoothed labels, of any dtype.
+            multi-hot or soft labels, of any dtype.
+        label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
         weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
-        reduction: "none" -> (..., C), "sum", or "mean" over the elements of rows not ignored.
+        reduction: "none" -> (..., C), "sum", "image" -> (B,) sums over all axes but the first, or
+            "mean" over the elements of rows not ignored.
 
     Returns:
         Loss >= 0; ln 2 at logit 0. float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If the logits are not floating point, or class indices not integer.
-        ValueError: If shapes do not fit.
+        ValueError: If shapes do not fit or label_smoothing is outside [0, 1].
 
     Note:
         Class indices are not looked at, since that would stall a GPU: any outside 0..C-1 counts
@@ -57,6 +60,7 @@ def sigmoid_cross_entropy(
         logits,
         target,
         with_slope=softplus_with_slope,
+        label_smoothing=label_smoothing,
         class_weight=class_weight,
         weight=weight,
         ignore_index=ignore_index,
@@ -69,9 +73,10 @@ class SigmoidCrossEntropy(ClassificationLoss):
     """`sigmoid_cross_entropy` as a module.
 
     Args:
+        label_smoothing: See `sigmoid_cross_entropy`.
         class_weight: See `sigmoid_cross_entropy`.
         ignore_index: See `sigmoid_cross_entropy`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch
@@ -84,8 +89,10 @@ class SigmoidCrossEntropy(ClassificationLoss):
     def __init__(
         self,
         *,
+        label_smoothing: Fraction = 0.0,
         class_weight: PerClass | None = None,
         ignore_index: int = -1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
+        self.label_smoothing = label_smoothing

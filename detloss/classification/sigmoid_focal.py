@@ -10,6 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_slope
+from detloss.kernels.elementary import LARGE
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -19,6 +20,7 @@ def sigmoid_focal_loss(
     *,
     alpha: float | Sequence[float] | Tensor | None = 0.25,
     gamma: float = 2.0,
+    label_smoothing: float = 0.0,
     class_weight: Sequence[float] | Tensor | None = None,
     ignore_index: int = -1,
     weight: Tensor | None = None,
@@ -42,11 +44,13 @@ def sigmoid_focal_loss(
             values, one per class, or None for 1 and 1. At 0.25 a positive counts a third of a
             negative of the same probability.
         gamma: How fast a known example fades, >= 0.
+        label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
         weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
-        reduction: "none" -> (..., C), "sum", or "mean" over the elements of rows not ignored.
-            A detector divides the sum by its positives; a mean over all anchors all but vanishes.
+        reduction: "none" -> (..., C), "sum", "image" -> (B,) sums over all axes but the first, or
+            "mean" over the elements of rows not ignored. A detector divides the sum by its
+            positives; a mean over all anchors all but vanishes.
 
     Returns:
         Loss >= 0, finite with a finite gradient for every gamma and finite logit. float16 and
@@ -54,7 +58,8 @@ def sigmoid_focal_loss(
 
     Raises:
         TypeError: If the logits are not floating point, or class indices not integer.
-        ValueError: If shapes do not fit, gamma is negative or a scalar alpha is outside [0, 1].
+        ValueError: If shapes do not fit, gamma is negative, or a scalar alpha or label_smoothing is
+            outside [0, 1].
 
     Note:
         Class indices are not looked at, since that would stall a GPU: any outside 0..C-1 counts
@@ -82,6 +87,7 @@ def sigmoid_focal_loss(
         logits,
         target,
         with_slope=partial(_with_slope, gamma=gamma),
+        label_smoothing=label_smoothing,
         alpha=alpha,
         class_weight=class_weight,
         weight=weight,
@@ -116,7 +122,7 @@ def prior_bias(pi: float = 0.01) -> float:
 
 def _negative_focal(z: Tensor, gamma: float) -> Tensor:
     """``p^gamma * -ln(1 - p)``; the power as an exponential, whose gradient is finite at p = 0."""
-    return (gamma * logsigmoid(z)).exp() * softplus(z)
+    return (gamma * logsigmoid(z.clamp(max=LARGE))).exp() * softplus(z)
 
 
 def _with_slope(z: Tensor, slope: Tensor | None, gamma: float) -> Tensor:
@@ -131,7 +137,8 @@ def _with_slope(z: Tensor, slope: Tensor | None, gamma: float) -> Tensor:
         fade = torch.ones_like(z) if slope is None else slope.fill_(1)
     loss.mul_(fade)
     if slope is not None:
-        slope.sub_(loss, alpha=gamma).mul_(p).add_(loss, alpha=gamma)
+        known = loss.clamp(max=LARGE)  # beyond it p is 1, and so is the slope
+        slope.sub_(known, alpha=gamma).mul_(p).add_(known, alpha=gamma)
     return loss
 
 
@@ -142,9 +149,10 @@ class SigmoidFocalLoss(ClassificationLoss):
     Args:
         alpha: See `sigmoid_focal_loss`.
         gamma: See `sigmoid_focal_loss`.
+        label_smoothing: See `sigmoid_focal_loss`.
         class_weight: See `sigmoid_focal_loss`.
         ignore_index: See `sigmoid_focal_loss`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch
@@ -160,10 +168,12 @@ class SigmoidFocalLoss(ClassificationLoss):
         *,
         alpha: Fraction | PerClass | None = 0.25,
         gamma: NonNegative = 2.0,
+        label_smoothing: Fraction = 0.0,
         class_weight: PerClass | None = None,
         ignore_index: int = -1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
+        self.label_smoothing = label_smoothing
         self.keep_per_class("alpha", alpha)
         self.gamma = gamma

@@ -38,7 +38,8 @@ def softmax_cross_entropy(
             first.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
-        reduction: "none" -> (...,), "sum", or "mean" over the rows not ignored.
+        reduction: "none" -> (...,), "sum", "image" -> (B,) sums over all axes but the first, or
+            "mean" over the rows not ignored.
 
     Returns:
         Loss >= 0; ln K for equal logits. float16 and bfloat16 are computed in float32.
@@ -60,8 +61,6 @@ def softmax_cross_entropy(
         Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.108; label smoothing:
         Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016, arXiv:1512.00567.
     """
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
     return softmax_loss(
         negative_log_softmax,
         logits,
@@ -95,7 +94,7 @@ class SoftmaxCrossEntropy(ClassificationLoss):
         class_weight: See `softmax_cross_entropy`.
         background_index: See `softmax_cross_entropy`.
         ignore_index: See `softmax_cross_entropy`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, softmax_loss
-from detloss.registry import CLASSIFICATION, NonNegative, PerClass
+from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
 def softmax_focal_loss(
@@ -18,6 +18,7 @@ def softmax_focal_loss(
     *,
     alpha: Sequence[float] | Tensor | None = None,
     gamma: float = 2.0,
+    label_smoothing: float = 0.0,
     class_weight: Sequence[float] | Tensor | None = None,
     background_index: int = -1,
     ignore_index: int = -1,
@@ -27,8 +28,9 @@ def softmax_focal_loss(
     """Focal loss of a softmax over the columns.
 
     ``L = -sum_c alpha_c q_c (1 - p_c)^gamma ln p_c``, ``p = softmax(x)``, q the one-hot or given
-    probabilities. For a true class t the gradient is ``alpha_t (1 - p_t)^gamma (1 - gamma p_t
-    ln(p_t) / (1 - p_t)) (p - onehot)``. At gamma 0 it is `softmax_cross_entropy`.
+    probabilities, smoothed to ``(1 - e) q + e / K``. For a true class t, not smoothed, the gradient
+    is ``alpha_t (1 - p_t)^gamma (1 - gamma p_t ln(p_t) / (1 - p_t)) (p - onehot)``. At gamma 0 it
+    is `softmax_cross_entropy`.
 
     Args:
         logits: Scores (..., K), floating point; K counts the background's column if there is one.
@@ -38,13 +40,15 @@ def softmax_focal_loss(
         alpha: (K,) weights, one a column, or None. A scalar would only scale the loss, so it is
             refused; the weight of positives against negatives is `sigmoid_focal_loss`'s.
         gamma: How fast a known example fades, >= 0.
+        label_smoothing: e in [0, 1].
         class_weight: (K,) factor of each column; with class indices a mean divides by the sum of
             the factors of its rows, which it does not by those of alpha.
         background_index: The background's column, where the logits have one: -1 the last, 0 the
             first.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
-        reduction: "none" -> (...,), "sum", or "mean" over the rows not ignored.
+        reduction: "none" -> (...,), "sum", "image" -> (B,) sums over all axes but the first, or
+            "mean" over the rows not ignored.
 
     Returns:
         Loss >= 0, finite with a finite gradient for every gamma and finite logit. float16 and
@@ -53,7 +57,7 @@ def softmax_focal_loss(
     Raises:
         TypeError: If the logits are not floating point, class indices not integer or alpha is a
             scalar.
-        ValueError: If shapes do not fit or gamma is negative.
+        ValueError: If shapes do not fit or an option is out of range.
 
     Note:
         Class indices are not looked at, since that would stall a GPU: one outside 0..K-1 is an
@@ -82,6 +86,7 @@ def softmax_focal_loss(
         logits,
         target,
         of_class=partial(_of_class, gamma=gamma),
+        label_smoothing=label_smoothing,
         alpha=alpha,
         class_weight=class_weight,
         background_index=background_index,
@@ -97,14 +102,14 @@ def _of_class(
     """``(1 - p)^gamma * -ln p`` and ``(1 - p)^gamma (1 + gamma p * -ln p / (1 - p))``."""
     rest = one_minus_p()
     fade = rest.pow(gamma)
-    ratio = torch.where(rest > 0, -log_p / rest, 1)  # towards 1 as p goes to 1
-    return -fade * log_p, fade * (1 + gamma * (1 - rest) * ratio)
+    ratio = torch.where(rest > 0, log_p.exp() * -log_p / rest, 1)  # towards 1 as p goes to 1
+    return -fade * log_p, fade * (1 + gamma * ratio)
 
 
 def _focal_terms(x: Tensor, gamma: float) -> Tensor:
     """``(1 - p)^gamma * -ln p`` of each column; the power as an exponential of ``ln(1 - p)``."""
     log_p = x.log_softmax(-1)
-    return -(gamma * _log_rest(x, log_p)).exp() * log_p
+    return -(gamma * _log_rest(x, log_p).clamp(max=-torch.finfo(x.dtype).tiny)).exp() * log_p
 
 
 def _log_rest(x: Tensor, log_p: Tensor) -> Tensor:
@@ -129,10 +134,11 @@ class SoftmaxFocalLoss(ClassificationLoss):
     Args:
         alpha: See `softmax_focal_loss`.
         gamma: See `softmax_focal_loss`.
+        label_smoothing: See `softmax_focal_loss`.
         class_weight: See `softmax_focal_loss`.
         background_index: See `softmax_focal_loss`.
         ignore_index: See `softmax_focal_loss`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch
@@ -149,12 +155,14 @@ class SoftmaxFocalLoss(ClassificationLoss):
         *,
         alpha: PerClass | None = None,
         gamma: NonNegative = 2.0,
+        label_smoothing: Fraction = 0.0,
         class_weight: PerClass | None = None,
         background_index: int = -1,
         ignore_index: int = -1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
+        self.label_smoothing = label_smoothing
         self.keep_per_class("alpha", alpha)
         self.gamma = gamma
         self.background_index = background_index

@@ -42,7 +42,8 @@ def zero_one_loss(
             first.
         ignore_index: The class index of rows to leave out: they count 0, and not in a mean.
         weight: (...,) factor of each row.
-        reduction: "none" -> (...,), "sum", or "mean" over the rows not ignored.
+        reduction: "none" -> (...,), "sum", "image" -> (B,) sums over all axes but the first, or
+            "mean" over the rows not ignored.
 
     Returns:
         0 or 1 a row, times its factors. Without a gradient: ``requires_grad`` is False.
@@ -94,7 +95,7 @@ class ZeroOneLoss(ClassificationLoss):
         class_weight: See `zero_one_loss`.
         background_index: See `zero_one_loss`.
         ignore_index: See `zero_one_loss`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch

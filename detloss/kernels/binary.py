@@ -2,7 +2,8 @@
 
 The loss of a "yes" with logit x is the loss of a "no" with logit -x, for cross-entropy, focal,
 hinge and squared error alike. So a technique is one function, `negative(z)`: the loss of a
-negative whose logit is z. Everything else, signs, class indices, soft labels and weights, is here.
+negative whose logit is z. Everything else is here: signs, class indices, soft and smoothed labels,
+and weights.
 """
 
 import math
@@ -14,7 +15,12 @@ from torch import Tensor
 from detloss.boxes.looking import may_look
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight
-from detloss.kernels.targets import dense_target, is_index_target, per_class_values
+from detloss.kernels.targets import (
+    check_label_smoothing,
+    dense_target,
+    is_index_target,
+    per_class_values,
+)
 
 Elementwise = Callable[[Tensor], Tensor]
 WithSlope = Callable[[Tensor, Tensor | None], Tensor]
@@ -28,6 +34,7 @@ def binary_loss(
     *,
     with_slope: WithSlope | None = None,
     soft: Callable[[Tensor, Tensor], Tensor] | None = None,
+    label_smoothing: float = 0.0,
     alpha: float | Sequence[float] | Tensor | None = None,
     class_weight: Sequence[float] | Tensor | None,
     weight: Tensor | None,
@@ -44,7 +51,8 @@ def binary_loss(
         with_slope: The same with its derivative, ``(z, slope) -> loss``, in few passes: writes it
             over `slope` unless that is None, and may use up z. At z = -inf both are 0. Without
             it, autograd.
-        soft: Replaces the formula above for a dense target, as ``soft(x, y)``.
+        soft: Replaces the formula above for a dense or smoothed target, as ``soft(x, y)``.
+        label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         alpha: Weight of "yes" against 1 - alpha of "no": a float, (C,) values, or None for 1 and 1.
         class_weight: (C,) factors.
         weight: (...,) or (..., C) factors.
@@ -53,6 +61,7 @@ def binary_loss(
     """
     by_index = is_index_target(logits, target)
     check_reduction(reduction)
+    check_label_smoothing(label_smoothing)
     if weight is not None:
         check_weight(weight, logits.shape, elementwise=True)
 
@@ -73,16 +82,27 @@ def binary_loss(
         scale, yes, no = no, yes / no, 1.0
 
     count: Tensor | float = logits.numel()
+    formula = _of_share(negative, with_slope, soft, label_smoothing, yes, no)
     if by_index:
-        formula = _of_index(negative, with_slope, yes, no, ignore_index)
+        counted = target != ignore_index
         if reduction == "mean":
-            count = (target != ignore_index).sum() * logits.shape[-1]
+            count = counted.sum() * logits.shape[-1]
+        if label_smoothing:
+            weight = _counting(weight, counted)
+        else:
+            formula = _of_index(negative, with_slope, yes, no, ignore_index)
     else:
-        formula = _of_share(negative, with_slope, soft, yes, no)
         target = dense_target(logits, target)
     return run(
         formula, logits, target, weight=weight, count=count, reduction=reduction, scale=scale
     )
+
+
+def _counting(weight: Tensor | None, counted: Tensor) -> Tensor:
+    """`weight` of rows or elements, 0 in the rows that do not count."""
+    if weight is None:
+        return counted
+    return torch.where(counted if weight.ndim == counted.ndim else counted[..., None], weight, 0)
 
 
 def _of_index(
@@ -173,12 +193,22 @@ def _of_share(
     negative: Elementwise,
     with_slope: WithSlope | None,
     soft: Callable[[Tensor, Tensor], Tensor] | None,
+    label_smoothing: float,
     yes: Factor,
     no: Factor,
 ) -> Formula:
-    """The formula for a share of "yes" of each class (N, C)."""
+    """The formula for a share of "yes" of each class (N, C), or for class indices (N,)."""
 
-    def value(x: Tensor, share: Tensor) -> Tensor:
+    def share_of(x: Tensor, target: Tensor) -> Tensor:
+        """The share, smoothed; of indices it is made here, so that only a block is dense."""
+        if target.ndim < x.ndim:
+            column = target.clamp(0, x.shape[-1] - 1)
+            says_yes = (column == target).to(x.dtype)
+            target = torch.zeros_like(x).scatter(-1, column[..., None], says_yes[..., None])
+        return target.lerp(_like(x, 0.5), label_smoothing) if label_smoothing else target
+
+    def value(x: Tensor, target: Tensor) -> Tensor:
+        share = share_of(x, target)
         if soft is not None:
             return yes * soft(x, share)
         return yes * share * negative(-x) + no * (1 - share) * negative(x)
@@ -186,10 +216,11 @@ def _of_share(
     if with_slope is None or soft is not None:
         return Formula(value)
 
-    def fused(x: Tensor, gradient: Tensor | None, share: Tensor) -> Tensor:
+    def fused(x: Tensor, gradient: Tensor | None, target: Tensor) -> Tensor:
         yes_slope = None if gradient is None else torch.empty_like(gradient)
         yes_loss = with_slope(-x, yes_slope)
         loss = with_slope(x.clone(), gradient)
+        share = share_of(x, target)
         for_yes, for_no = yes * share, no * (1 - share)
         if gradient is not None and yes_slope is not None:
             gradient.mul_(for_no).addcmul_(yes_slope, for_yes, value=-1)

@@ -16,7 +16,7 @@ class Loss(Part):
     keyword, under the same names.
 
     Args:
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
     """
 
     function: ClassVar[Callable[..., Tensor]]

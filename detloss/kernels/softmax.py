@@ -11,7 +11,12 @@ from torch import Tensor
 
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight
-from detloss.kernels.targets import dense_target, is_index_target, per_class_values
+from detloss.kernels.targets import (
+    check_label_smoothing,
+    dense_target,
+    is_index_target,
+    per_class_values,
+)
 
 OfClass = Callable[[Tensor, Callable[[], Tensor]], tuple[Tensor, Tensor | None]]
 
@@ -40,7 +45,8 @@ def softmax_loss(
             the factor of ``p - onehot`` in the gradient, which is minus the cost's derivative by
             ln p; None for 1. It asks for ``1 - p``, exact where p rounds to 1, by calling it.
             Without `of_class`, autograd.
-        label_smoothing: e in [0, 1]: ``q = (1 - e) target + e / K``.
+        label_smoothing: e in [0, 1]: ``q = (1 - e) target + e / K``, or plus e times its mean for a
+            row that does not sum to 1.
         alpha: (K,) factors, one a column.
         class_weight: (K,) factors, one a column; a mean over class indices divides by their sum,
             as PyTorch's `cross_entropy` does.
@@ -51,6 +57,7 @@ def softmax_loss(
     """
     by_index = is_index_target(logits, target)
     check_reduction(reduction)
+    check_label_smoothing(label_smoothing)
     if weight is not None:
         check_weight(weight, logits.shape, elementwise=False)
     classes = logits.shape[-1]
@@ -71,10 +78,17 @@ def softmax_loss(
     else:
         target = dense_target(logits, target)
 
+    def smooth(share: Tensor) -> Tensor:
+        if not label_smoothing:
+            return share
+        return share.lerp(share.mean(-1, keepdim=True), label_smoothing)
+
     def formula(x: Tensor, true: Tensor) -> Tensor:
         costs = term(x) if factor is None else factor * term(x)
-        loss = costs.gather(-1, true[..., None])[..., 0] if by_index else (true * costs).sum(-1)
-        return torch.lerp(loss, costs.mean(-1), label_smoothing) if label_smoothing else loss
+        if by_index:
+            loss = costs.gather(-1, true[..., None])[..., 0]
+            return torch.lerp(loss, costs.mean(-1), label_smoothing) if label_smoothing else loss
+        return (smooth(true) * costs).sum(-1)
 
     def fused(x: Tensor, gradient: Tensor | None, true: Tensor) -> Tensor:
         """``sum_c q_c cost_c``, and its gradient ``p sum_c q_c pull_c - q pull``."""
@@ -94,11 +108,8 @@ def softmax_loss(
                     gradient.mul_(pull)
             return loss[:, 0]
 
-        share = true
-        if by_index:
-            share = torch.zeros_like(x).scatter_(-1, true[:, None], 1)
-        if label_smoothing:
-            share = share * (1 - label_smoothing) + label_smoothing / x.shape[-1]
+        share = torch.zeros_like(x).scatter_(-1, true[:, None], 1) if by_index else true
+        share = smooth(share)
         if factor is not None:
             share = share * factor
         cost, pull = of_class(p, lambda: _rest(p))

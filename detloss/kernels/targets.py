@@ -46,3 +46,9 @@ def per_class_values(name: str, values: Sequence[float] | Tensor, logits: Tensor
             f"{name} must have shape ({classes},), one value per class, got {tuple(values.shape)}"
         )
     return values
+
+
+def check_label_smoothing(label_smoothing: float) -> None:
+    """Raises ValueError unless `label_smoothing` is in [0, 1]."""
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")

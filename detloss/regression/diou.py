@@ -35,7 +35,8 @@ def diou_loss(
             in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller
             where objects are: it is 0.4 px of a 1280 px image in fractions.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
-        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
+        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
+            over all axes but the first.
 
     Returns:
         Loss in [0, 2): 0 for identical boxes with an area, towards 2 far apart. float16 and
@@ -89,7 +90,7 @@ class DIoULoss(BoxLoss):
 
     Args:
         eps: See `diou_loss`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch

@@ -36,7 +36,8 @@ def giou_loss(
             in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller
             where objects are: it is 0.4 px of a 1280 px image in fractions.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
-        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
+        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
+            over all axes but the first.
 
     Returns:
         Loss in [0, 2]: 0 for identical boxes with an area, 1 for touching squares side by side,
@@ -93,7 +94,7 @@ class GIoULoss(BoxLoss):
 
     Args:
         eps: See `giou_loss`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch

@@ -40,7 +40,8 @@ def iou_loss(
             objects are: it is 0.4 px of a 1280 px image in fractions. Also the floor of the IoU
             under the logarithm, whose gradient is that over the IoU.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
-        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
+        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
+            over all axes but the first.
 
     Returns:
         Loss in [0, 1], for "log" in [0, -ln eps]: 0 for identical boxes with an area. float16 and
@@ -104,7 +105,7 @@ class IoULoss(BoxLoss):
     Args:
         mode: See `iou_loss`.
         eps: See `iou_loss`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch

@@ -26,7 +26,8 @@ def l1_loss(
         pred: Predicted deltas (..., 4), floating point, any unit.
         target: True deltas of the same shape.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
-        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
+        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
+            over all axes but the first.
 
     Returns:
         Loss >= 0. float16 and bfloat16 are computed in float32.
@@ -63,7 +64,7 @@ class L1Loss(BoxLoss):
     """`l1_loss` as a module.
 
     Args:
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch

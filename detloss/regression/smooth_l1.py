@@ -31,7 +31,8 @@ def smooth_l1_loss(
         beta: Where the quadratic part ends, >= 0, in the unit of the deltas; 0 is exactly
             `l1_loss`. Code with a "sigma" means ``beta = 1 / sigma^2``: see `beta_from_sigma`.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
-        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar.
+        reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
+            over all axes but the first.
 
     Returns:
         Loss >= 0. float16 and bfloat16 are computed in float32.
@@ -93,7 +94,7 @@ class SmoothL1Loss(BoxLoss):
 
     Args:
         beta: See `smooth_l1_loss`.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum", "image" or "none".
 
     Example:
         >>> import torch

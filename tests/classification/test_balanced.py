@@ -45,6 +45,21 @@ def test_values_worked_by_hand(alpha, expected):
     )
 
 
+@pytest.mark.parametrize(
+    ("alpha", "expected"),
+    [
+        pytest.param(0.75, [0.3 * LN2, 0.7 * LN2], id="3/40 + 9/40 no, 27/40 + 1/40 yes"),
+        pytest.param(1.0, [0.1 * LN2, 0.9 * LN2], id="1: what each label has of yes"),
+        pytest.param(None, [LN2, LN2], id="None: ln 2 whatever the label"),
+    ],
+)
+def test_label_smoothing_worked_by_hand(alpha, expected):
+    """Logits of 0; e = 0.2 makes the labels 1/10 and 9/10."""
+    logits, index = torch.zeros(1, 2), torch.tensor([1])
+    loss = balanced_cross_entropy(logits, index, alpha=alpha, label_smoothing=0.2)
+    assert_close(loss, torch.tensor([expected]))
+
+
 def test_the_default_is_the_best_alpha_of_table_1a():
     logits, index = torch.randn(3, 2), torch.tensor([0, 1, 2])
     expected = balanced_cross_entropy(logits, index, alpha=0.75)

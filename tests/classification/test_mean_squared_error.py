@@ -38,6 +38,24 @@ def test_values_worked_by_hand(logit, share, expected):
     assert_close(loss, torch.tensor([[expected]]))
 
 
+@pytest.mark.parametrize(
+    ("label_smoothing", "share", "expected"),
+    [
+        pytest.param(0.2, 1.0, 0.0225, id="yes becomes 9/10: 0.15^2"),
+        pytest.param(0.2, 0.0, 0.4225, id="no becomes 1/10: 0.65^2"),
+        pytest.param(0.5, 1.0, 0.0, id="yes becomes 3/4: met"),
+        pytest.param(0.5, 0.9, 0.0025, id="9/10 becomes 7/10: 0.05^2"),
+        pytest.param(1.0, 1.0, 0.0625, id="1: every label is 1/2"),
+    ],
+)
+def test_label_smoothing_worked_by_hand(label_smoothing, share, expected):
+    """Probability 3/4."""
+    loss = mean_squared_error(
+        torch.tensor([[math.log(3)]]), torch.tensor([[share]]), label_smoothing=label_smoothing
+    )
+    assert_close(loss, torch.tensor([[expected]]))
+
+
 @given(LOGITS, st.floats(0, 1))
 def test_equals_pytorch_on_probabilities(logits, share):
     x = torch.tensor([logits], dtype=torch.float64)

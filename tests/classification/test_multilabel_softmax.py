@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 from torch.testing import assert_close
 
 from detloss.classification import (
@@ -57,6 +58,34 @@ def test_values_worked_by_hand(logits, labels, expected):
     assert_close(loss, torch.tensor([expected]))
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        pytest.param([0, 1, 0], 1.2 * math.log(2), id="q 1/10, 8/10, 1/10"),
+        pytest.param([1, 1, 0], 1.55 * math.log(2), id="q 9/20, 9/20, 1/10"),
+        pytest.param([1, 1, 1], 5 / 3 * math.log(2), id="equal shares stay equal"),
+        pytest.param([0, 0, 0], 0.0, id="no positive class: 0, smoothed or not"),
+    ],
+)
+def test_label_smoothing_worked_by_hand(labels, expected):
+    """Costs ln 4, ln 2, ln 4; e = 0.3 gives a tenth to each class."""
+    loss = multilabel_softmax_cross_entropy(
+        torch.tensor([QUARTER_HALF_QUARTER]), torch.tensor([labels]), label_smoothing=0.3
+    )
+    assert_close(loss, torch.tensor([expected]))
+
+
+@settings(max_examples=30)
+@given(SEEDS, st.sampled_from([0.0, 0.1, 1.0]))
+def test_equals_pytorch_on_equal_shares(seed, label_smoothing):
+    logits, labels = example(seed)
+    options = {"label_smoothing": label_smoothing, "reduction": "none"}
+    share = labels / labels.sum(-1, keepdim=True).double()
+    expected = value_and_gradient(logits, share, functional.cross_entropy, **options)
+    found = value_and_gradient(logits, labels, **options)
+    assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 @settings(max_examples=30)
 @given(SEEDS)
 def test_every_row_matches_the_definition(seed):
@@ -87,9 +116,11 @@ def test_never_below_ln_m(seed):
 
 
 def test_a_row_without_a_positive_has_no_gradient():
-    _, gradient = value_and_gradient(torch.randn(2, 3), torch.tensor([[0, 0, 0], [0, 1, 0]]))
-    assert torch.equal(gradient[0], torch.zeros(3))
-    assert (gradient[1] != 0).all()
+    labels = torch.tensor([[0, 0, 0], [0, 1, 0]])
+    for label_smoothing in (0.0, 0.2):
+        _, gradient = value_and_gradient(torch.randn(2, 3), labels, label_smoothing=label_smoothing)
+        assert torch.equal(gradient[0], torch.zeros(3))
+        assert (gradient[1] != 0).all()
 
 
 @pytest.mark.parametrize("background_index", [-1, 0])

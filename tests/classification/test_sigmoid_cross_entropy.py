@@ -40,6 +40,25 @@ def test_values_worked_by_hand(logit, share, expected):
     assert_close(loss, torch.tensor([[expected]]))
 
 
+@pytest.mark.parametrize(
+    ("label_smoothing", "share", "expected"),
+    [
+        pytest.param(0.2, 1.0, 0.9 * math.log(4 / 3) + 0.1 * math.log(4), id="yes: 9/10 and 1/10"),
+        pytest.param(0.2, 0.0, 0.1 * math.log(4 / 3) + 0.9 * math.log(4), id="no: 1/10 and 9/10"),
+        pytest.param(0.2, 0.75, 0.7 * math.log(4 / 3) + 0.3 * math.log(4), id="3/4 becomes 7/10"),
+        pytest.param(0.2, 0.5, math.log(16 / 3) / 2, id="undecided stays undecided"),
+        pytest.param(1.0, 1.0, math.log(16 / 3) / 2, id="1: every label is undecided"),
+        pytest.param(0.0, 1.0, math.log(4 / 3), id="0: as it was"),
+    ],
+)
+def test_label_smoothing_worked_by_hand(label_smoothing, share, expected):
+    """Probability 3/4, which costs ln 4/3 as a yes and ln 4 as a no."""
+    loss = sigmoid_cross_entropy(
+        torch.tensor([[math.log(3)]]), torch.tensor([[share]]), label_smoothing=label_smoothing
+    )
+    assert_close(loss, torch.tensor([[expected]]))
+
+
 def reference_cross_entropy(x, y):
     """``-y ln p - (1 - y) ln(1 - p)`` on Python floats, in a form that keeps every digit."""
     tail = math.log1p(math.exp(-abs(x)))
@@ -71,6 +90,20 @@ def test_equals_pytorch(logits, share):
     assert_close(sigmoid_cross_entropy(x, y), expected)
     mean = functional.binary_cross_entropy_with_logits(x, y)
     assert_close(sigmoid_cross_entropy(x, y, reduction="mean"), mean)
+
+
+@given(LOGITS, st.floats(0, 1), st.floats(0, 1))
+def test_label_smoothing_equals_pytorch_on_smoothed_labels(logits, share, label_smoothing):
+    x = torch.tensor([logits], dtype=torch.float64)
+    y = torch.full_like(x, share)
+    expected = value_and_gradient(
+        x,
+        y * (1 - label_smoothing) + label_smoothing / 2,
+        functional.binary_cross_entropy_with_logits,
+        reduction="none",
+    )
+    found = value_and_gradient(x, y, label_smoothing=label_smoothing)
+    assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_class_index_is_its_one_hot_row_and_c_the_row_of_zeros():

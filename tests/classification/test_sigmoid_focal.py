@@ -51,6 +51,22 @@ def test_values_worked_by_hand(alpha, gamma, expected):
     assert_close(module(logits, index), torch.tensor([expected]))
 
 
+@pytest.mark.parametrize(
+    ("alpha", "gamma", "expected"),
+    [
+        pytest.param(0.25, 2.0, [0.175 * LN2, 0.075 * LN2], id="1/4 of 1/40 + 27/40, 9/40 + 3/40"),
+        pytest.param(0.25, 0.0, [0.7 * LN2, 0.3 * LN2], id="gamma 0: of ln 2"),
+        pytest.param([1.0, 0.0], 1.0, [0.05 * LN2, 0.05 * LN2], id="per class: 1/2 of 1/10"),
+        pytest.param(None, 2.0, [0.25 * LN2, 0.25 * LN2], id="no alpha: the same for any label"),
+    ],
+)
+def test_label_smoothing_worked_by_hand(alpha, gamma, expected):
+    """Logits of 0; e = 0.2 makes the labels 1/10 and 9/10."""
+    logits, index = torch.zeros(1, 2), torch.tensor([1])
+    loss = sigmoid_focal_loss(logits, index, alpha=alpha, gamma=gamma, label_smoothing=0.2)
+    assert_close(loss, torch.tensor([expected]))
+
+
 def test_a_known_example_fades_as_the_paper_says():
     """Section 3.2: at gamma 2 the loss of p_t = 0.9 is 100 times lower than cross-entropy."""
     logits, yes = torch.tensor([[math.log(9)]]), torch.ones(1, 1)
@@ -122,6 +138,28 @@ def test_value_and_gradient_equal_torchvision_on_one_hot_targets(logits, gamma, 
     # torchvision's 1 - p_t loses up to 1e-16 / 3e-7 of its digits at a logit of 15
     found = value_and_gradient(x, y, alpha=alpha, gamma=gamma)
     assert_close(found, expected, rtol=1e-8, atol=1e-14)
+
+
+@settings(max_examples=30)
+@given(LOGITS, st.sampled_from([0.0, 1.5, 2.0]), st.sampled_from([None, 0.25]), st.floats(0, 1))
+def test_label_smoothing_is_the_mean_of_both_answers_of_torchvision(
+    logits, gamma, alpha, label_smoothing
+):
+    """With probability e / 2 the answer is the other one."""
+    x = torch.tensor(logits, dtype=torch.float64).repeat(3, 1)
+    index = torch.tensor([0, len(logits) - 1, len(logits)])
+    y = functional.one_hot(index, len(logits) + 1)[:, :-1].double()
+    peer = {"alpha": -1 if alpha is None else alpha, "gamma": gamma}
+    right, wrong = (
+        value_and_gradient(x, label, torchvision_focal_loss, **peer) for label in (y, 1 - y)
+    )
+    expected = tuple(
+        (1 - label_smoothing / 2) * a + label_smoothing / 2 * b
+        for a, b in zip(right, wrong, strict=True)
+    )
+    found = value_and_gradient(x, index, alpha=alpha, gamma=gamma, label_smoothing=label_smoothing)
+    # torchvision's 1 - p_t loses up to 1e-16 / 6e-6 of its digits at a logit of 12
+    assert_close(found, expected, rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -186,14 +186,6 @@ def test_rejects_a_background_index_without_a_column(background_index):
         )
 
 
-@pytest.mark.parametrize("label_smoothing", [-0.1, 1.5])
-def test_rejects_label_smoothing_outside_0_to_1(label_smoothing):
-    with pytest.raises(
-        ValueError, match=rf"label_smoothing must be in \[0, 1\], got {label_smoothing}"
-    ):
-        softmax_cross_entropy(torch.zeros(1, 4), torch.tensor([0]), label_smoothing=label_smoothing)
-
-
 def test_rejects_class_weight_without_a_value_for_the_background():
     with pytest.raises(ValueError, match=r"class_weight must have shape \(4,\), .* got \(3,\)"):
         softmax_cross_entropy(torch.zeros(1, 4), torch.tensor([0]), class_weight=[1.0, 1.0, 1.0])

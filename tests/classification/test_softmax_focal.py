@@ -61,6 +61,25 @@ def test_values_worked_by_hand(logits, target, alpha, gamma, expected):
     assert_close(loss, torch.tensor([expected]))
 
 
+@pytest.mark.parametrize(
+    ("alpha", "expected"),
+    [
+        pytest.param(
+            None, 0.9 / 16 * math.log(4 / 3) + 0.9 / 16 * math.log(4), id="9/10 and 9 times 1/10"
+        ),
+        pytest.param(
+            [0.0, 1.0], 0.9 / 16 * math.log(4), id="alpha of each class, not of the label's"
+        ),
+    ],
+)
+def test_label_smoothing_worked_by_hand(alpha, expected):
+    """Probabilities 3/4, 1/4: (1/4)^2 ln 4/3 and (3/4)^2 ln 4; e = 0.2 leaves q = 0.9, 0.1."""
+    loss = softmax_focal_loss(
+        torch.tensor([[math.log(3), 0.0]]), torch.tensor([0]), alpha=alpha, label_smoothing=0.2
+    )
+    assert_close(loss, torch.tensor([expected]))
+
+
 def reference_focal(row, true, alpha, gamma):
     """``-alpha_t (1 - p_t)^gamma ln p_t`` on Python floats; 1 - p_t as the sum of the others."""
     powers = [math.exp(value) for value in row]
@@ -98,10 +117,13 @@ def test_gradient_is_the_docstring_formula(seed, gamma):
 
 
 @settings(max_examples=30)
-@given(SEEDS, st.booleans(), st.sampled_from(["none", "sum", "mean"]))
-def test_at_gamma_0_it_is_softmax_cross_entropy(seed, weighted, reduction):
+@given(
+    SEEDS, st.booleans(), st.sampled_from(["none", "sum", "mean"]), st.sampled_from([0.0, 0.1, 1.0])
+)
+def test_at_gamma_0_it_is_softmax_cross_entropy(seed, weighted, reduction, label_smoothing):
     logits, index, share = example(seed)
     options = {
+        "label_smoothing": label_smoothing,
         "class_weight": [0.5, 1.0, 2.0, 4.0] if weighted else None,
         "reduction": reduction,
     }
