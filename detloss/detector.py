@@ -215,7 +215,7 @@ class DetectorLoss(nn.Module):
             truths = self._truths(targets, logits)
             answer = truths.answers(matches)
             worth = None if truths.weights is None else truths.weights[answer]
-            divisor = self._divisor(targets, positive, worth, normalizer)
+            divisor = self._divisor(targets, positive, worth, normalizer, wide_type(logits))
             weight = divisor.reciprocal()[:, None].expand(batch, count)
             weight = weight if worth is None else weight * worth
             class_target = self._class_target(matches, truths.labels[answer])
@@ -326,7 +326,9 @@ class DetectorLoss(nn.Module):
             raise ValueError(f"sampler {self.sampler.type_name} needs predictions, got None")
         truths = self._truths(targets, logits)
         class_target = self._class_target(matches, truths.labels[truths.answers(matches)])
-        loss = self.classification.compute(logits, class_target, weight=None, reduction="none")
+        known = self._class_mask(targets, logits)
+        weight = None if known is None else known.expand_as(logits)
+        loss = self.classification.compute(logits, class_target, weight=weight, reduction="none")
         loss_of_anchor = loss.sum(-1) if loss.ndim == logits.ndim else loss
         return [self.sampler(m, row) for m, row in zip(matches, loss_of_anchor, strict=True)]
 
@@ -420,6 +422,7 @@ class DetectorLoss(nn.Module):
         positive: Tensor,
         worth: Tensor | None,
         normalizer: Tensor | float | None,
+        dtype: torch.dtype,
     ) -> Tensor:
         """(B,) what each image's sums are divided by."""
         if normalizer is None:
@@ -430,13 +433,13 @@ class DetectorLoss(nn.Module):
                     target_scores=(positive if worth is None else positive * worth).sum(1),
                 )
             )
-            return divisor.to(torch.get_default_dtype())
+            return divisor.to(dtype)
         shape = (len(positive),)
         if not isinstance(normalizer, Tensor):
-            return torch.full(shape, float(normalizer), device=positive.device)
+            return torch.full(shape, float(normalizer), dtype=dtype, device=positive.device)
         if normalizer.ndim:
             raise ValueError(f"normalizer must be a number, got shape {tuple(normalizer.shape)}")
-        return normalizer.to(positive.device, torch.get_default_dtype()).expand(shape)
+        return normalizer.to(positive.device, dtype).expand(shape)
 
     def _classes(self, logits: Tensor) -> int:
         """The foreground classes, C; also the class index that means background."""
@@ -455,6 +458,8 @@ class DetectorLoss(nn.Module):
             raise ValueError(
                 f"predictions['class_logits'] must have shape (B, A, C), got {tuple(logits.shape)}"
             )
+        if not len(logits):
+            raise ValueError("predictions must be of at least one image, got none")
         expected = (*logits.shape[:2], 4)
         if regression.shape != expected:
             raise ValueError(

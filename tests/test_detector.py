@@ -365,6 +365,27 @@ def test_classes_that_nobody_labelled_get_no_gradient(classification):
     assert_close(gradient[1], everything[1])
 
 
+def test_classes_that_nobody_labelled_do_not_decide_what_is_mined():
+    predictions, targets = random_predictions(1, len(ANCHORS)), random_targets([2])
+    targets[0]["class_mask"] = torch.tensor([True, False, True])
+    criterion = build(sampler={"type": "hard_negative", "ratio": 1.0})
+    (before,) = run(criterion, predictions, targets).matches
+    with torch.no_grad():
+        predictions["class_logits"][..., 1] += 10 * torch.randn(len(ANCHORS))
+    (after,) = run(criterion, predictions, targets).matches
+    assert before.ignored.any()
+    assert torch.equal(before.ignored, after.ignored)
+
+
+def test_float64_predictions_keep_their_digits():
+    predictions, targets = random_predictions(1, len(ANCHORS)), random_targets([2])
+    predictions = {k: v.detach().double() for k, v in predictions.items()}
+    whole = run(build(), predictions, targets)
+    (match,) = whole.matches
+    undivided = run(build(), predictions, targets, normalizer=1).total
+    assert_close(whole.total, undivided / match.positive.sum(), rtol=1e-15, atol=0)
+
+
 def test_a_class_mask_needs_classes_that_do_not_share_a_probability():
     targets = random_targets([1])
     targets[0]["class_mask"] = torch.ones(CLASSES, dtype=torch.bool)
@@ -560,6 +581,11 @@ def test_rejects_a_missing_key_and_a_wrong_number_of_images():
         run(build(), predictions, random_targets([1]))
     with pytest.raises(ValueError, match=r"targets\[1\] must have 'labels', got \['boxes'\]"):
         run(build(), predictions, [random_targets([1])[0], {"boxes": torch.zeros(0, 4)}])
+
+
+def test_rejects_a_batch_without_images():
+    with pytest.raises(ValueError, match="predictions must be of at least one image, got none"):
+        run(build(), random_predictions(0, len(ANCHORS)), [])
 
 
 def test_rejects_anchors_that_do_not_fit():

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, distributed
 
 from detloss.registry import Part
@@ -49,7 +48,7 @@ def total_and_ranks(count: Tensor, *, sync: bool) -> tuple[Tensor, int]:
         >>> total_and_ranks(torch.tensor([4, 0]), sync=True)
         (tensor(4.), 1)
     """
-    total = count.sum().to(torch.get_default_dtype())
+    total = count.sum().float()
     if not (sync and distributed.is_available() and distributed.is_initialized()):
         return total, 1
     distributed.all_reduce(total)

@@ -1,5 +1,8 @@
 """The loss of a batch over a moving average of the positive anchors."""
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -13,7 +16,7 @@ class MovingAverageNormalizer(Normalizer):
 
     ``n <- m n + (1 - m) max(positives, 1)``, in every call in training mode; in evaluation mode n
     stays. A batch with few positives then does not count more than one with many. n is a buffer:
-    saved and restored with the criterion's ``state_dict``.
+    saved and restored with the criterion's ``state_dict``, and in float32 whatever it is moved to.
 
     Args:
         momentum: m in [0, 1], how much of n a step keeps.
@@ -41,11 +44,18 @@ class MovingAverageNormalizer(Normalizer):
         self.momentum = momentum
         self.initial = initial
         self.sync = sync
-        self.register_buffer("average", torch.tensor(float(initial)))
+        self.register_buffer("average", torch.tensor(float(initial), dtype=torch.float32))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What ``.to`` and the like do: n moves, but not into a type that is too coarse for it."""
+        average = self.average
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.average = average.to(self.average.device)
+        return self
 
     def forward(self, counts: Counts) -> Tensor:
         """See `Normalizer.forward`."""
         total, ranks = total_and_ranks(counts.positives, sync=self.sync)
         if self.training:
-            self.average.lerp_(total.clamp(min=1).to(self.average.dtype), 1 - self.momentum)
+            self.average.lerp_(total.clamp(min=1), 1 - self.momentum)
         return (self.average / ranks).expand(len(counts.positives))

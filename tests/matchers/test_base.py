@@ -1,12 +1,21 @@
-"""What a matcher says, and what it asks of its inputs."""
+"""What a matcher says and asks of its inputs, and what every registered one must do."""
 
 import dataclasses
 
 import pytest
 import torch
+from scenes import grid_anchors, random_targets
+from torch.testing import assert_close
 
+import detloss
+from detloss.boxes import pairwise_overlap
+from detloss.boxes.looking import without_looking
+from detloss.kernels import pairs
 from detloss.matchers import Matches
 from detloss.matchers.base import check_match_inputs
+from detloss.registry import MATCHERS
+
+ANCHORS = grid_anchors(step=4.0)
 
 
 def test_negative_is_the_rest():
@@ -96,3 +105,115 @@ def test_any_number_of_boxes_passes(anchors, truths, dtype):
 def test_rejects(anchors, gt_boxes, gt_ignore, error, message):
     with pytest.raises(error, match=message):
         check_match_inputs(anchors, gt_boxes, gt_ignore)
+
+
+def match(name, gt_boxes, *, anchors=ANCHORS, gt_ignore=None):
+    """The matches of a matcher that is given whatever it may ask for."""
+    count = len(anchors)
+    return detloss.build_part("matcher", {"type": name})(
+        anchors,
+        gt_boxes,
+        gt_labels=torch.zeros(len(gt_boxes), dtype=torch.long),
+        gt_ignore=gt_ignore,
+        level_sizes=[count - count // 4, count // 4],
+        class_logits=torch.zeros(count, 2, dtype=anchors.dtype),
+        pred_boxes=anchors,
+    )
+
+
+def random_truths(count, *, seed):
+    """(count, 4) boxes over the anchors, no two alike."""
+    return random_targets([count], seed=seed)[0]["boxes"]
+
+
+@pytest.mark.parametrize("name", MATCHERS.names())
+class TestEveryMatcher:
+    @pytest.mark.parametrize("seed", range(4))
+    def test_says_one_thing_of_each_anchor(self, name, seed):
+        matches = match(name, random_truths(6, seed=seed))
+        assert matches.target_index.dtype == torch.int64
+        assert matches.positive.dtype == matches.ignored.dtype == torch.bool
+        for values in dataclasses.astuple(matches):
+            assert values.shape == (len(ANCHORS),)
+        assert matches.positive.any()
+        assert not (matches.positive & matches.ignored).any()
+        assert (matches.target_index[~matches.positive] == 0).all()
+        assert (matches.target_index < 6).all()
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_truth_that_overlaps_nothing_claims_nothing(self, name, seed):
+        """R29."""
+        truths = random_truths(6, seed=seed)
+        alone = match(name, truths[1:])
+        truths[0] += 1e4
+        matches = match(name, truths)
+        assert torch.equal(matches.positive, alone.positive)
+        assert torch.equal(matches.ignored, alone.ignored)
+        assert (matches.target_index[matches.positive] > 0).all()
+
+    @pytest.mark.parametrize("flags", [None, []], ids=["no flags", "flags"])
+    def test_no_objects(self, name, flags):
+        """R12."""
+        gt_ignore = None if flags is None else torch.tensor(flags, dtype=torch.bool)
+        matches = match(name, torch.zeros(0, 4), gt_ignore=gt_ignore)
+        assert matches.negative.all()
+        assert (matches.target_index == 0).all()
+
+    def test_no_anchors(self, name):
+        assert len(match(name, random_truths(6, seed=0), anchors=ANCHORS[:0]).positive) == 0
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_in_an_ignore_region_nothing_is_background_and_nobody_answers_for_it(self, name, seed):
+        """R47; outside, the anchors do not know of the region."""
+        truths, region = random_truths(5, seed=seed), torch.tensor([[0.0, 0.0, 40.0, 30.0]])
+        inside = pairwise_overlap(ANCHORS, region, kind="iof")[:, 0]
+        without = match(name, truths)
+        matches = match(name, torch.cat([region, truths]), gt_ignore=torch.arange(6) == 0)
+        assert torch.equal(matches.positive, without.positive)
+        answers = matches.target_index[matches.positive]
+        assert torch.equal(answers, without.target_index[without.positive] + 1)
+        assert not matches.negative[inside == 1].any()
+        assert torch.equal(matches.negative[inside == 0], without.negative[inside == 0])
+
+    def test_only_ignore_regions(self, name):
+        """R47."""
+        region = torch.tensor([[0.0, 0.0, 40.0, 30.0]])
+        inside = pairwise_overlap(ANCHORS, region, kind="iof")[:, 0]
+        matches = match(name, region, gt_ignore=torch.tensor([True]))
+        assert not matches.positive.any()
+        assert matches.ignored[inside == 1].all()
+        assert matches.negative[inside == 0].all()
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision_is_computed_in_float32(self, name, dtype):
+        """R5: 10,000 px, whose square is beyond float16."""
+        anchors, truths = (ANCHORS * 150).to(dtype), (random_truths(6, seed=1) * 150).to(dtype)
+        found = match(name, truths, anchors=anchors)
+        expected = match(name, truths.float(), anchors=anchors.float())
+        assert found.positive.any()
+        assert_close(dataclasses.astuple(found), dataclasses.astuple(expected))
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_the_order_of_the_truths_does_not_matter(self, name, seed):
+        """The second half is the first again: which of two equal truths answers may differ."""
+        truths = random_truths(4, seed=seed).repeat(2, 1)
+        order = torch.randperm(8, generator=torch.Generator().manual_seed(seed))
+        straight, shuffled = match(name, truths), match(name, truths[order])
+        assert torch.equal(straight.positive, shuffled.positive)
+        assert torch.equal(straight.ignored, shuffled.ignored)
+        answered = [
+            boxes[matches.target_index[matches.positive]]
+            for boxes, matches in ((truths, straight), (truths[order], shuffled))
+        ]
+        assert torch.equal(*answered)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_neither_blocks_nor_an_accelerator_s_way_change_a_match(self, name, seed, monkeypatch):
+        """R29."""
+        truths = random_truths(6, seed=seed)
+        whole = dataclasses.astuple(match(name, truths))
+        with without_looking():
+            assert_close(dataclasses.astuple(match(name, truths)), whole)
+        monkeypatch.setattr(pairs, "CPU_PAIRS", 40)
+        monkeypatch.setattr(pairs, "CPU_ANCHORS", 3)
+        assert_close(dataclasses.astuple(match(name, truths)), whole)

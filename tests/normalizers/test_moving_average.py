@@ -42,6 +42,14 @@ def test_is_saved_and_restored():
     assert step(normalizer, 9) == step(resumed, 9) == step(copied, 9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_is_not_rounded_to_the_type_of_a_model(dtype):
+    """70,000 positives are infinite in float16, and bfloat16 stops short of the average."""
+    normalizer = MovingAverageNormalizer(momentum=0.5, initial=1e5).to(dtype)
+    assert normalizer.average.dtype == torch.float32
+    assert step(normalizer, 70_000, 1) == 85_000.5
+
+
 def test_a_divisor_given_away_does_not_change_with_the_next_step():
     normalizer = MovingAverageNormalizer(momentum=0.5)
     divisor = normalizer(Counts(positives=torch.tensor([20])))

@@ -4,7 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from registered import LOSSES
+from scenes import CLASSES, grid_anchors, random_predictions, random_targets
 
+import detloss
 from detloss.samplers import HardNegativeSampler
 
 INF = float("inf")
@@ -120,6 +123,34 @@ def test_no_gradient_is_recorded(matches_of, word_of):
     kept = HardNegativeSampler(ratio=1)(matches_of("PNN"), loss)
     assert word_of(kept) == "PXN"
     assert not kept.ignored.requires_grad
+
+
+@pytest.mark.parametrize("name", [name for section, name in LOSSES if section == "classification"])
+def test_any_classification_loss_says_which_are_hard(name):
+    """R59."""
+    anchors, targets = grid_anchors(), random_targets([2])
+    criterion = detloss.build(
+        {
+            "matcher": {"type": "max_iou"},
+            "sampler": {"type": "hard_negative", "ratio": 2.0},
+            "classification": {"type": name},
+            "box": {"type": "giou"},
+        }
+    )
+    columns = CLASSES + criterion.classification.background_columns
+    predictions = random_predictions(1, len(anchors), classes=columns)
+    (kept,) = criterion.match(targets, anchors=anchors, predictions=predictions)
+    before = criterion.matcher(anchors, targets[0]["boxes"])
+    loss = criterion.classification.compute(
+        predictions["class_logits"][0],
+        torch.full((len(anchors),), CLASSES),
+        weight=None,
+        reduction="none",
+    )
+    loss = loss.sum(-1) if loss.ndim == 2 else loss
+    easy = before.negative & ~kept.negative
+    assert kept.negative.sum() == 2 * kept.positive.sum() > 0
+    assert loss[kept.negative].min() >= loss[easy].max()
 
 
 def test_needs_the_loss():
