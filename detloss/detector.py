@@ -18,6 +18,7 @@ from detloss.registry import SECTIONS
 from detloss.regression import BoxLoss
 from detloss.samplers import AllSampler, Sampler
 from detloss.validation import (
+    validate_answers,
     validate_matches,
     validate_predictions,
     validate_targets,
@@ -204,8 +205,11 @@ class DetectorLoss(nn.Module):
         batch, count = logits.shape[:2]
         self._check_targets(targets, batch)
         anchors_of = self._check_anchors(anchors, batch, count)
+        if matches is not None and len(matches) != batch:
+            raise ValueError(f"matches must be {batch}, one an image, got {len(matches)}")
         if self.validate:
             validate_targets(targets, self._classes(logits), anchors_of)
+            validate_answers(targets, matches or [])
             validate_predictions({"classification": logits, "box": regression})
 
         with torch.no_grad():
@@ -278,8 +282,12 @@ class DetectorLoss(nn.Module):
         logits = regression = None
         if predictions is not None:
             logits, regression = self._check_predictions(predictions)
-        first = anchors if isinstance(anchors, Tensor) else anchors[0]
-        anchors_of = self._check_anchors(anchors, len(targets), len(first))
+            self._check_targets(targets, len(logits))
+        count = len(anchors if isinstance(anchors, Tensor) else anchors[0]) if targets else 0
+        anchors_of = self._check_anchors(anchors, len(targets), count)
+        if self.validate:
+            classes = None if logits is None else self._classes(logits)
+            validate_targets(targets, classes, anchors_of)
         return self._match(targets, anchors_of, logits, regression, level_sizes)
 
     def _match(

@@ -41,7 +41,7 @@ def validation_wanted() -> bool:
 
 
 def validate_targets(
-    targets: Sequence[Mapping[str, Tensor]], classes: int, anchors: Sequence[Tensor]
+    targets: Sequence[Mapping[str, Tensor]], classes: int | None, anchors: Sequence[Tensor]
 ) -> None:
     """Raises at the first label outside 0..C-1 and the first box that cannot be learned.
 
@@ -56,7 +56,7 @@ def validate_targets(
     Args:
         targets: For each image "boxes" (M, 4), "labels" (M,), and optionally "ignore" (M,) bool
             and "weights" (M,), which must be finite and at least 0. M may be 0.
-        classes: How many foreground classes there are, C.
+        classes: How many foreground classes there are, C; None where nobody knows.
         anchors: (A, 4) for each image.
 
     Raises:
@@ -72,11 +72,12 @@ def validate_targets(
     for image, target in enumerate(targets):
         boxes, labels, learned = target["boxes"], target["labels"], _learned(target)
         weights = target.get("weights", torch.ones_like(labels))
-        mislabelled = learned & ((labels < 0) | (labels >= classes))
+        most = torch.inf if classes is None else classes
+        mislabelled = learned & ((labels < 0) | (labels >= most))
         infinite = ~boxes.isfinite().all(1)
         misweighted = learned & ~(weights.isfinite() & (weights >= 0))
         for key, bad, rule in (
-            ("labels", mislabelled, f"be in 0..{classes - 1}"),
+            ("labels", mislabelled, f"be in 0..{most - 1}"),
             ("boxes", infinite, "be finite"),
             ("weights", misweighted, "be finite and at least 0"),
         ):
@@ -145,6 +146,30 @@ def validate_matches(targets: Sequence[Mapping[str, Tensor]], matches: Sequence[
             f"targets[{image}]['boxes'][{index}], {targets[image]['boxes'][index].tolist()}",
             stacklevel=2,
         )
+
+
+def validate_answers(targets: Sequence[Mapping[str, Tensor]], matches: Sequence[Matches]) -> None:
+    """Raises at the first anchor that answers for a ground truth that its image does not have.
+
+    Raises:
+        ValueError: Naming image, anchor and index.
+
+    Example:
+        >>> target = {"boxes": torch.zeros(1, 4), "labels": torch.tensor([0])}
+        >>> yes = torch.tensor([True])
+        >>> validate_answers([target], [Matches(torch.tensor([1]), yes, ~yes)])
+        Traceback (most recent call last):
+        ValueError: matches[0].target_index[0] must be in 0..0, got 1
+    """
+    for image, match in enumerate(matches):
+        count = len(targets[image]["boxes"])
+        bad = match.positive & ((match.target_index < 0) | (match.target_index >= count))
+        if bad.any():
+            anchor = int(bad.nonzero()[0])
+            raise ValueError(
+                f"matches[{image}].target_index[{anchor}] must be in 0..{count - 1}, "
+                f"got {match.target_index[anchor].item()}"
+            )
 
 
 def validate_terms(terms: Mapping[str, Tensor]) -> None:

@@ -1,7 +1,9 @@
 """One process, or several that ``torchrun`` started: who does what, and how they agree."""
 
 import os
+import sys
 
+import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -9,7 +11,15 @@ from torch.nn.parallel import DistributedDataParallel
 def join(device: str) -> None:
     """Meets the other processes, if ``torchrun`` started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+
+
+def launcher() -> list[str]:
+    """The command that starts a program as this one was started."""
+    several = ["-m", "torch.distributed.run", "--nproc-per-node", str(count())]
+    return [sys.executable, *(several if count() > 1 else [])]
 
 
 def leave() -> None:

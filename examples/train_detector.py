@@ -155,7 +155,7 @@ def run_to_the_end(settings: Settings, resume: Path | None) -> int:
         return 0 if finished else 130
     if not finished:
         checkpoint = save_checkpoint(run)
-        command = shlex.join([sys.executable, sys.argv[0], "--resume", str(checkpoint)])
+        command = shlex.join([*ranks.launcher(), sys.argv[0], "--resume", str(checkpoint)])
         console.print(f"Stopped after step {run.step}. To go on:\n  {command}", soft_wrap=True)
         return 130
     save_checkpoint(run)

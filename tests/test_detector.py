@@ -253,6 +253,35 @@ def test_match_says_what_a_call_would_use(sampler):
         assert torch.equal(one.ignored, other.ignored)
 
 
+def test_matches_of_another_batch():
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([1, 5])
+    criterion = build()
+    matches = criterion.match(targets, anchors=ANCHORS)
+    with pytest.raises(ValueError, match="matches must be 2, one an image, got 1"):
+        run(criterion, predictions, targets, matches=matches[:1])
+    criterion.validate = True
+    with pytest.raises(ValueError, match=r"matches\[0\].target_index\[.*must be in 0..0, got"):
+        run(criterion, predictions, targets, matches=matches[::-1])
+
+
+def test_match_of_predictions_of_another_batch():
+    with pytest.raises(ValueError, match="targets must be 2, one an image, got 1"):
+        build().match(
+            random_targets([1]),
+            anchors=ANCHORS,
+            predictions=random_predictions(2, len(ANCHORS)),
+        )
+
+
+def test_match_names_boxes_of_another_unit_before_it_warns_of_what_they_miss():
+    criterion, targets = build(), random_targets([3])
+    criterion.validate = True
+    targets[0]["boxes"] /= 64
+    with pytest.raises(ValueError, match="must be in the unit of the anchors"):
+        criterion.match(targets, anchors=ANCHORS)
+    assert criterion.match([], anchors=ANCHORS) == criterion.match([], anchors=[]) == []
+
+
 def test_match_asks_for_predictions_where_they_decide():
     criterion = build(sampler={"type": "hard_negative"})
     with pytest.raises(ValueError, match="sampler hard_negative needs predictions, got None"):

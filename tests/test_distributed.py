@@ -24,8 +24,10 @@ NORMALIZERS = {
     "ground_truths": COUNTS,
     "target_scores": COUNTS,
     "moving_average": COUNTS,
+    "constant": COUNTS,
     "per_image": COUNTS | UNEQUAL_BATCHES,
 }
+OPTIONS = {"constant": {"value": 20.0}}
 SCENARIOS = [(name, kind) for name, kinds in NORMALIZERS.items() for kind in kinds]
 
 
@@ -55,7 +57,7 @@ def learned(name, kind, rank=None):
             "matcher": {"type": "max_iou"},
             "classification": {"type": "sigmoid_focal"},
             "box": {"type": "giou"},
-            "normalizer": {"type": name, "sync": rank is not None},
+            "normalizer": {"type": name, "sync": rank is not None, **OPTIONS.get(name, {})},
         }
     )
     model = head

@@ -87,6 +87,11 @@ def hull_sides(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return width, height
 
 
+def least_side(eps: float) -> float:
+    """``sqrt(eps)``, the `min_size` of a loss, or what its square is no float32 below."""
+    return math.sqrt(max(eps, TINY))
+
+
 def at_least(values: Tensor, floor: float) -> Tensor:
     """``maximum(values, floor)``, which passes half of the gradient at a tie."""
     return torch.maximum(values, values.new_full((), floor))

@@ -51,6 +51,7 @@ def use_loss(model: RetinaNet, criterion: DetectorLoss) -> RetinaNet:
             "criterion must have a classification loss without a background column, such as "
             f"sigmoid_focal, got {criterion.classification.type_name}"
         )
+    model.criterion = criterion  # a part of the model: moved, saved and switched to evaluation
     model.compute_loss = partial(_compute_loss, criterion)
     return model
 

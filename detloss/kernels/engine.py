@@ -10,9 +10,8 @@ does the rest.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +25,9 @@ BLOCK = 262_144
 """Predictions in a block: with its temporaries about the size of a core's second-level cache."""
 
 
+Per = Literal["element", "row", "block"]
+"""What a loss is wanted of: as the formula gives it, summed over a row, or over everything."""
+PER: dict[Reduction, Per] = {"none": "element", "image": "row", "sum": "block", "mean": "block"}
 _PLAIN = ContextVar("plain_formulas", default=False)
 
 
@@ -95,47 +97,21 @@ def run(
     """
     if _whole((*rows, weight)):
         return reduce(scale * _plain(formula, pred, rows, weight), count, reduction)
-    if reduction == "image":
-        return _of_images(formula, pred, rows, weight, scale)
     if reduction == "mean":
         scale = scale / at_least_one(_number(count, wide_type(pred)))
-    total = reduction != "none"
+    per = PER[reduction]
     shape = pred.shape
     if len(shape) != 2:
         pred = pred.reshape(-1, shape[-1])
         rows = tuple(_flat(row, shape) for row in rows)
         weight = None if weight is None else _flat(weight, shape)
     if torch.is_grad_enabled() and pred.requires_grad:
-        loss: Tensor = _Fused.apply(pred, formula, weight, scale, total, *rows)
+        loss: Tensor = _Fused.apply(pred, formula, weight, scale, per, *rows)
     else:
-        weights = _Weights(weight, scale, wide_type(pred))
-        loss, _ = _blocks(formula, pred, rows, weights, total, gradient=False)
-    return loss if total else loss.reshape(shape[: len(shape) - 2 + loss.ndim])
-
-
-def _of_images(
-    formula: Formula,
-    pred: Tensor,
-    rows: tuple[Tensor, ...],
-    weight: Tensor | None,
-    scale: Tensor | float,
-) -> Tensor:
-    """The sum of each image, (B,): one after the other, so that only gradients are kept."""
-
-    def part(first: slice | int, reduction: Reduction) -> Tensor:
-        return run(
-            formula,
-            pred[first],
-            *(row[first] for row in rows),
-            weight=None if weight is None else weight[first],
-            count=1,
-            reduction=reduction,
-            scale=scale,
-        )
-
-    if pred.ndim == 2 or not len(pred):  # a row each, or none
-        return reduce(part(slice(None), "none"), 1, "image")
-    return torch.stack([part(image, "sum") for image in range(len(pred))])
+        loss, _ = _blocks(formula, pred, rows, weight, scale, per, gradient=False)
+    if loss.ndim:
+        loss = loss.reshape(shape[: len(shape) - 2 + loss.ndim])
+    return reduce(loss, 1, "image") if per == "row" else loss
 
 
 def _number(count: Tensor | float, dtype: torch.dtype) -> Any:
@@ -181,7 +157,7 @@ def _silence(row: Tensor, silent: Tensor) -> Tensor:
 
 
 class _Weights:
-    """What multiplies the losses of rows or elements: exactly 0 where something is silent.
+    """What multiplies the losses of a block: exactly 0 where something is silent.
 
     Args:
         weight: (N,) or (N, K) factors, or booleans; None for ones.
@@ -201,15 +177,6 @@ class _Weights:
         if self.silent is not None and may_look(self.silent) and not self.silent.any():
             self.silent = None
 
-    def __getitem__(self, part: slice) -> "_Weights":
-        if self.ndim == 0:
-            return self
-        block = copy(self)
-        block.silent = self.silent[part] if self.silent is not None else None
-        if isinstance(self.factor, Tensor) and self.factor.ndim:
-            block.factor = self.factor[part]
-        return block
-
     def apply(self, values: Tensor) -> None:
         """Multiplies `values` of rows or elements in place; times 0 is 0, even for a NaN."""
         by_row = self.ndim < values.ndim
@@ -227,27 +194,33 @@ class _Weights:
         else:
             values.masked_fill_(silent[:, None] if by_row else silent, 0)
 
-    def total(self, loss: Tensor) -> Tensor:
-        """The weighted sum of `loss`, which may be used up."""
-        if self.ndim == 0:
+    def weigh(self, loss: Tensor, per: Per) -> Tensor:
+        """`loss` weighted and summed `per` what is wanted; it may be used up.
+
+        What has one factor is summed first.
+        """
+        if per == "block" and self.ndim == 0:
             loss = loss.sum()
-        elif self.ndim < loss.ndim:
+        elif per != "element" and self.ndim < loss.ndim == 2:
             loss = loss.sum(-1)
         self.apply(loss)
-        return loss.sum() if loss.ndim else loss
+        if per == "row" and loss.ndim == 2:
+            return loss.sum(-1)
+        return loss.sum() if per == "block" and loss.ndim else loss
 
 
 def _blocks(
     formula: Formula,
     pred: Tensor,
     rows: tuple[Tensor, ...],
-    weights: _Weights,
-    total: bool,
+    weight: Tensor | None,
+    scale: Tensor | float,
+    per: Per,
     *,
     gradient: bool,
     upstream: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The weighted loss, summed if `total`, and if asked for its gradient, block by block.
+    """The weighted loss `per` what is wanted, and if asked for its gradient, block by block.
 
     `upstream`, 0-d or like the loss, multiplies the gradient before it is rounded to a half type.
     """
@@ -262,10 +235,8 @@ def _blocks(
     scratch = None
     if gradient and half:
         scratch = torch.empty(min(step, count), width, dtype=torch.float32, device=pred.device)
-    if count <= step:
-        return _block(formula, pred, slopes, scratch, rows, weights, total, upstream), slopes
     losses: Tensor | None = None
-    for block, first in enumerate(range(0, count, step)):
+    for block, first in enumerate(range(0, max(count, 1), step)):
         part = slice(first, first + step)
         loss = _block(
             formula,
@@ -273,15 +244,17 @@ def _blocks(
             slopes[part] if slopes is not None else None,
             scratch,
             tuple(row[part] for row in rows),
-            weights[part],
-            total,
+            _Weights(None if weight is None else weight[part], scale, wide_type(pred)),
+            per,
             upstream[part] if upstream is not None and upstream.ndim else upstream,
         )
+        if count <= step:
+            return loss, slopes
         if losses is None:  # in one piece: what a block leaves behind would split the heap
-            losses = loss.new_zeros((blocks,) if total else (count, *loss.shape[1:]))
-        losses[block if total else part] = loss
+            losses = loss.new_zeros((blocks,) if per == "block" else (count, *loss.shape[1:]))
+        losses[block if per == "block" else part] = loss
     assert losses is not None
-    return (losses.sum() if total else losses), slopes
+    return (losses.sum() if per == "block" else losses), slopes
 
 
 def _block(
@@ -291,7 +264,7 @@ def _block(
     scratch: Tensor | None,
     rows: tuple[Tensor, ...],
     weights: _Weights,
-    total: bool,
+    per: Per,
     upstream: Tensor | None,
 ) -> Tensor:
     """The weighted loss of one block; its gradient is written over `slopes`.
@@ -306,10 +279,7 @@ def _block(
             gradient.mul_(upstream[:, None] if upstream.ndim == 1 else upstream)
         if gradient is not slopes:
             slopes.copy_(_narrow(gradient, slopes.dtype))
-    if total:
-        return weights.total(loss)
-    weights.apply(loss)
-    return loss
+    return weights.weigh(loss, per)
 
 
 class _Fused(torch.autograd.Function):
@@ -327,13 +297,12 @@ class _Fused(torch.autograd.Function):
         formula: Formula,
         weight: Tensor | None,
         scale: Tensor | float,
-        total: bool,
+        per: Per,
         *rows: Tensor,
     ) -> Tensor:
         ahead = pred.dtype != torch.float16
-        weights = _Weights(weight, scale, wide_type(pred))
-        loss, ctx.gradient = _blocks(formula, pred, rows, weights, total, gradient=ahead)
-        ctx.formula, ctx.scale, ctx.total = formula, scale, total
+        loss, ctx.gradient = _blocks(formula, pred, rows, weight, scale, per, gradient=ahead)
+        ctx.formula, ctx.scale, ctx.per = formula, scale, per
         ctx.save_for_backward(pred, weight, *rows)
         return loss
 
@@ -344,14 +313,15 @@ class _Fused(torch.autograd.Function):
         nothing = (None,) * (4 + len(rows))
         if torch.is_grad_enabled():  # create_graph: let autograd see the formula
             loss = ctx.scale * _plain(ctx.formula, pred, tuple(rows), weight)
-            loss = loss.sum() if ctx.total else loss
+            if ctx.per == "block":
+                loss = loss.sum()
+            elif ctx.per == "row" and loss.ndim > 1:
+                loss = loss.sum(-1)
             return *torch.autograd.grad(loss, pred, grad, create_graph=True), *nothing
         if gradient is None:
-            weights = _Weights(weight, ctx.scale, wide_type(pred))
-            _, gradient = _blocks(
-                ctx.formula, pred, tuple(rows), weights, ctx.total, gradient=True, upstream=grad
-            )
-        elif not (ctx.total and may_look(grad) and grad.item() == 1):
+            again = ctx.formula, pred, tuple(rows), weight, ctx.scale, ctx.per
+            _, gradient = _blocks(*again, gradient=True, upstream=grad)
+        elif not (ctx.per == "block" and may_look(grad) and grad.item() == 1):
             gradient.mul_(grad[:, None] if grad.ndim == 1 else grad)
         return gradient, *nothing
 

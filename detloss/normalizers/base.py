@@ -39,26 +39,29 @@ class Normalizer(Part):
         raise NotImplementedError
 
 
-def total_and_ranks(count: Tensor, *, sync: bool) -> tuple[Tensor, int]:
-    """The sum of `count` (...,) over the images and, with `sync`, the ranks; and how many they are.
+def ranks(*, sync: bool) -> int:
+    """How many ranks count together: those of the process group with `sync`, if there is one."""
+    together = sync and distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if together else 1
 
-    Without a process group there is one rank.
+
+def total(count: Tensor, *, sync: bool) -> Tensor:
+    """The sum of `count` (...,) over the images and, with `sync`, the ranks.
 
     Example:
-        >>> total_and_ranks(torch.tensor([4, 0]), sync=True)
-        (tensor(4.), 1)
+        >>> import torch
+        >>> total(torch.tensor([4, 0]), sync=True)
+        tensor(4.)
     """
-    total = count.sum().float()
-    if not (sync and distributed.is_available() and distributed.is_initialized()):
-        return total, 1
-    distributed.all_reduce(total)
-    return total, distributed.get_world_size()
+    summed = count.sum().float()
+    if ranks(sync=sync) > 1:
+        distributed.all_reduce(summed)
+    return summed
 
 
 def batch_divisor(count: Tensor, *, sync: bool) -> Tensor:
     """(B,) the sum of `count` (B,), at least 1; with `sync` the ranks' sum over their number."""
-    total, ranks = total_and_ranks(count, sync=sync)
-    return (total.clamp(min=1) / ranks).expand(len(count))
+    return (total(count, sync=sync).clamp(min=1) / ranks(sync=sync)).expand(len(count))
 
 
 def counted(name: str, count: Tensor | None) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from detloss.normalizers.base import Counts, Normalizer
+from detloss.normalizers.base import Counts, Normalizer, ranks
 from detloss.registry import NORMALIZERS, Positive
 
 
@@ -13,6 +13,7 @@ class ConstantNormalizer(Normalizer):
 
     Args:
         value: The number, > 0.
+        sync: Whether it divides the sum over all ranks, see `Normalizer`.
 
     Example:
         >>> ConstantNormalizer(value=256.0)(Counts(positives=torch.tensor([4, 0])))
@@ -23,10 +24,12 @@ class ConstantNormalizer(Normalizer):
         mini-batch size, 256.
     """
 
-    def __init__(self, *, value: Positive) -> None:
+    def __init__(self, *, value: Positive, sync: bool = False) -> None:
         super().__init__()
         self.value = value
+        self.sync = sync
 
     def forward(self, counts: Counts) -> Tensor:
         """See `Normalizer.forward`."""
-        return torch.full_like(counts.positives, self.value, dtype=torch.get_default_dtype())
+        divisor = torch.full_like(counts.positives, self.value, dtype=torch.float32)
+        return divisor / ranks(sync=self.sync)

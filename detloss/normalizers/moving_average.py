@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from detloss.normalizers.base import Counts, Normalizer, total_and_ranks
+from detloss.normalizers.base import Counts, Normalizer, ranks, total
 from detloss.registry import NORMALIZERS, Fraction, Positive
 
 
@@ -50,12 +50,13 @@ class MovingAverageNormalizer(Normalizer):
         """What ``.to`` and the like do: n moves, but not into a type that is too coarse for it."""
         average = self.average
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.average = average.to(self.average.device)
+        if self.average.dtype != average.dtype:
+            self.average = average.to(self.average.device)
         return self
 
     def forward(self, counts: Counts) -> Tensor:
         """See `Normalizer.forward`."""
-        total, ranks = total_and_ranks(counts.positives, sync=self.sync)
         if self.training:
-            self.average.lerp_(total.clamp(min=1), 1 - self.momentum)
-        return (self.average / ranks).expand(len(counts.positives))
+            positives = total(counts.positives, sync=self.sync).clamp(min=1)
+            self.average.lerp_(positives.to(self.average.dtype), 1 - self.momentum)
+        return (self.average / ranks(sync=self.sync)).expand(len(counts.positives))

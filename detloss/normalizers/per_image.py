@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from detloss.normalizers.base import Counts, Normalizer, total_and_ranks
+from detloss.normalizers.base import Counts, Normalizer, ranks, total
 from detloss.registry import NORMALIZERS
 
 
@@ -32,5 +32,5 @@ class PerImageNormalizer(Normalizer):
 
     def forward(self, counts: Counts) -> Tensor:
         """See `Normalizer.forward`."""
-        images, ranks = total_and_ranks(torch.ones_like(counts.positives), sync=self.sync)
-        return counts.positives.clamp(min=1) * (images / ranks)
+        images = total(torch.ones_like(counts.positives), sync=self.sync)
+        return counts.positives.clamp(min=1) * (images / ranks(sync=self.sync))

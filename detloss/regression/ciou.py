@@ -1,12 +1,11 @@
 """Complete IoU loss: IoU, the distance of the centres and the aspect ratio."""
 
-import math
 from functools import partial
 from typing import ClassVar
 
 from torch import Tensor
 
-from detloss.boxes.overlaps import TINY, ciou
+from detloss.boxes.overlaps import TINY, ciou, least_side
 from detloss.boxes.slopes import AspectDifference, CentreDistance, Pair
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
@@ -42,8 +41,8 @@ def ciou_loss(
             over all axes but the first.
 
     Returns:
-        Loss in [0, 2.5): 0 for identical boxes with an area. float16 and bfloat16 are computed in
-        float32.
+        Loss in [0, 2.5): 0 for identical boxes without a side below sqrt(eps). float16 and bfloat16
+        are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.
@@ -72,11 +71,11 @@ def ciou_loss(
 
 
 def _ciou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    return 1 - ciou(pred, target, math.sqrt(eps))
+    return 1 - ciou(pred, target, least_side(eps))
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    pair = Pair(pred, target, math.sqrt(eps))
+    pair = Pair(pred, target, least_side(eps))
     distance = CentreDistance(pair)
     aspect = AspectDifference(pair)
     alpha = aspect.value / (1 - pair.iou).clamp_(min=0).add_(aspect.value).clamp_(min=TINY)

@@ -1,12 +1,11 @@
 """Distance IoU loss: IoU and how far apart the centres are."""
 
-import math
 from functools import partial
 from typing import ClassVar
 
 from torch import Tensor
 
-from detloss.boxes.overlaps import diou
+from detloss.boxes.overlaps import diou, least_side
 from detloss.boxes.slopes import CentreDistance, Pair
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
@@ -39,8 +38,8 @@ def diou_loss(
             over all axes but the first.
 
     Returns:
-        Loss in [0, 2): 0 for identical boxes with an area, towards 2 far apart. float16 and
-        bfloat16 are computed in float32.
+        Loss in [0, 2): 0 for identical boxes without a side below sqrt(eps), towards 2 far apart.
+        float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.
@@ -68,11 +67,11 @@ def diou_loss(
 
 
 def _diou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    return 1 - diou(pred, target, math.sqrt(eps))
+    return 1 - diou(pred, target, least_side(eps))
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    pair = Pair(pred, target, math.sqrt(eps))
+    pair = Pair(pred, target, least_side(eps))
     distance = CentreDistance(pair)
     pair.gradient(
         gradient,

@@ -1,13 +1,12 @@
 """Generalized IoU loss: IoU with a gradient for boxes that do not touch."""
 
-import math
 from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from detloss.boxes.overlaps import giou
+from detloss.boxes.overlaps import giou, least_side
 from detloss.boxes.slopes import Pair
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
@@ -40,8 +39,8 @@ def giou_loss(
             over all axes but the first.
 
     Returns:
-        Loss in [0, 2]: 0 for identical boxes with an area, 1 for touching squares side by side,
-        towards 2 far apart. float16 and bfloat16 are computed in float32.
+        Loss in [0, 2]: 0 for identical boxes without a side below sqrt(eps), 1 for touching squares
+        side by side, towards 2 far apart. float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.
@@ -69,11 +68,11 @@ def giou_loss(
 
 
 def _giou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    return 1 - giou(pred, target, math.sqrt(eps))
+    return 1 - giou(pred, target, least_side(eps))
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    pair = Pair(pred, target, math.sqrt(eps))
+    pair = Pair(pred, target, least_side(eps))
     sides, slope = pair.floored(pair.hull, pair.min_size)
     per_hull = (sides[0] * sides[1]).reciprocal_()
     empty = (pair.hull_area - pair.union).mul_(per_hull)  # share that neither box covers

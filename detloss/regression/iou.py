@@ -1,12 +1,11 @@
 """IoU loss, in the three shapes that papers and code give it."""
 
-import math
 from functools import partial
 from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from detloss.boxes.overlaps import iou
+from detloss.boxes.overlaps import iou, least_side
 from detloss.boxes.slopes import Pair
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
@@ -44,8 +43,8 @@ def iou_loss(
             over all axes but the first.
 
     Returns:
-        Loss in [0, 1], for "log" in [0, -ln eps]: 0 for identical boxes with an area. float16 and
-        bfloat16 are computed in float32.
+        Loss in [0, 1], for "log" in [0, -ln eps]: 0 for identical boxes without a side below
+        sqrt(eps). float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.
@@ -77,7 +76,7 @@ def iou_loss(
 
 
 def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor:
-    overlap = iou(pred, target, math.sqrt(eps))
+    overlap = iou(pred, target, least_side(eps))
     if mode == "log":
         return -overlap.clamp(min=eps).log()
     return 1 - (overlap if mode == "linear" else overlap * overlap)
@@ -86,7 +85,7 @@ def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor
 def _fused(
     pred: Tensor, gradient: Tensor | None, target: Tensor, mode: IoUMode, eps: float
 ) -> Tensor:
-    pair = Pair(pred, target, math.sqrt(eps))
+    pair = Pair(pred, target, least_side(eps))
     if mode == "log":
         overlap = pair.iou.clamp(min=eps)
         loss, by_iou = -overlap.log(), -overlap.reciprocal() * (pair.iou >= eps)

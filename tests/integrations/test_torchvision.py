@@ -133,3 +133,22 @@ def test_prior_bias_starts_every_class_at_pi():
 def test_prior_bias_outside_its_range(pi):
     with pytest.raises(ValueError, match=rf"pi must be in \(0, 1\), got {pi}"):
         prior_bias(pi)
+
+
+@pytest.mark.parametrize("name", ["positives", "moving_average"])
+def test_the_criterion_is_a_part_of_the_model(model, name):
+    """Moved, saved and switched to evaluation with it; only a running number is saved."""
+    saved = model.state_dict().keys()
+    criterion = detloss.build(
+        {
+            "matcher": {"type": "max_iou"},
+            "classification": {"type": "sigmoid_focal"},
+            "box": {"type": "l1"},
+            "normalizer": {"type": name},
+        }
+    )
+    model = use_loss(copy.deepcopy(model), criterion)
+    added = {"criterion.normalizer.average"} if name == "moving_average" else set()
+    assert model.state_dict().keys() - saved == added
+    assert not model.eval().criterion.normalizer.training
+    assert all(values.is_meta for values in model.to("meta").criterion.buffers())

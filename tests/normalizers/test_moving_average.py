@@ -50,6 +50,12 @@ def test_is_not_rounded_to_the_type_of_a_model(dtype):
     assert step(normalizer, 70_000, 1) == 85_000.5
 
 
+def test_may_be_made_without_memory_first():
+    normalizer = MovingAverageNormalizer().to("meta").to_empty(device="cpu")
+    normalizer.load_state_dict(MovingAverageNormalizer(initial=7.0).state_dict())
+    assert step(normalizer.eval(), 1) == 7
+
+
 def test_a_divisor_given_away_does_not_change_with_the_next_step():
     normalizer = MovingAverageNormalizer(momentum=0.5)
     divisor = normalizer(Counts(positives=torch.tensor([20])))
