@@ -266,3 +266,18 @@ def test_a_mean_in_float64_is_exact_beside_a_float32_weight(each):
     expected = value_and_gradient(loss, pred, target, weight.double(), "mean")
     for one, other in zip(got, expected, strict=True):
         assert_close(one, other, rtol=1e-14, atol=0)
+
+
+def test_weight_zero_silences_a_nan_by_the_plain_formula_too(each):
+    kind, loss = each
+    pred, target = example(kind)
+    weight = torch.tensor([1.0, 0, 2, 0.5, 1, 0, 3])
+    arguments = (loss, pred, target, weight, "sum")
+    expected = value_and_gradient(*arguments)
+    with torch.no_grad():
+        pred[weight == 0] = float("nan")
+        if kind == "box":
+            target[weight == 0] = float("nan")
+    got = plainly(lambda: value_and_gradient(*arguments))
+    for one, other in zip(got, expected, strict=True):
+        assert_close(one, other)

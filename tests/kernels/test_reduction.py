@@ -31,6 +31,12 @@ def test_none_is_the_loss_itself():
     assert reduce(loss, 2, "none") is loss
 
 
+def test_the_losses_of_images_are_sums():
+    loss = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert reduce(loss, 2, "image").tolist() == [3, 7]
+    assert reduce(loss[:, 0], 2, "image").tolist() == [1, 3]
+
+
 def test_unknown_reduction():
     with pytest.raises(ValueError, match="one of none, sum, mean, image, got 'avg'"):
         check_reduction("avg")

@@ -465,3 +465,9 @@ def test_anchors_and_ground_truth_may_have_different_precision():
     exact = MaxIoUMatcher()(anchors.double(), truths)
     assert torch.equal(mixed.positive, exact.positive)
     assert torch.equal(mixed.target_index, exact.target_index)
+
+
+def test_overlaps_that_differ_in_the_sixth_digit_do_not_tie():
+    anchors = torch.tensor([[0.0, 0, 100, 10], [0, 0, 100, 10.0001]])
+    matches = MaxIoUMatcher()(anchors, torch.tensor([[0.0, 0, 100, 30]]))
+    assert matches.positive.tolist() == [False, True]

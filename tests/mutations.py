@@ -1,0 +1,749 @@
+"""Plants the bugs that other loss code had, one at a time, and shows that the tests catch each.
+
+    python -m tests.mutations --only matcher --jobs 2
+
+A bug is planted in a copy of the source, never in the working tree. The exit status is 0 only if
+every bug is caught; a bug whose place in the source is gone stops the program before the first.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Column, Table
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("detloss", "tests", "configs", "pyproject.toml")
+
+# --- Bugs -----------------------------------------------------------------------------------------
+
+BUGS = """
+boxes/overlaps.py
+    boxes/test_overlaps.py boxes/test_golden.py
+
+R14 GIoU: intersection in place of union
+- empty = (width * height - union)
++ empty = (width * height - shared)
+
+R14 IoU: over the sum of the areas
+- area(a) + area(b) - shared
++ area(a) + area(b)
+
+R14 intersection: width not clamped
+- torch.maximum(torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1), nothing)
++ torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)
+
+R27 areas: an inverted box is not empty
+- torch.maximum(x1, x2), torch.maximum(y1, y2)
++ x2, y2
+
+R26 areas: inclusive pixels, a side is one longer
+- return x2 - x1, y2 - y1
++ return x2 - x1 + 1, y2 - y1 + 1
+
+R15 CIoU: alpha carries a gradient
+- with torch.no_grad():
++ with torch.enable_grad():
+
+R15 CIoU: alpha only above an IoU of 1/2
+- - alpha * v
++ - alpha * v * (overlap > 0.5)
+
+R1 CIoU: alpha of two equal boxes is 0 / 0
+- ((1 - overlap).clamp(min=0) + v).clamp(min=TINY)
++ (1 - overlap + v)
+
+R1 CIoU: the arctangent of a quotient
+- torch.atan2(b_width, torch.maximum(b_height, floor - b_width))
++ torch.atan(b_width / b_height)
+
+R36 pairwise overlap: transposed
+- widen(a)[:, None], widen(b)[None]
++ widen(a)[None], widen(b)[:, None]
+
+R36 paired overlap: broadcasts
+- check_same_shape("a", a, "b", b)
++ pass
+
+R5 overlaps: half types not widened
+- return _measure(kind)(widen(a), widen(b), 0.0)
++ return _measure(kind)(a, b, 0.0)
+
+boxes/overlaps.py
+    regression/test_finite.py::test_every_kind_of_box_against_every_kind kernels/test_engine.py
+
+R28 IoU: eps alone under a thin box
+- return torch.maximum(union, torch.where(floor > width * height, floor, 0))
++ return union.clamp(min=min_size**2)
+
+R19 GIoU: the hull detached
+- empty = (width * height - union)
++ empty = (width.detach() * height.detach() - union)
+
+boxes/slopes.py
+    boxes/test_slopes.py regression/test_golden.py
+    regression/test_finite.py::test_every_kind_of_box_against_every_kind
+
+R14 closed form: IoU over the sum of the areas
+- area.add_(target_area).sub_(shared)
++ area.add_(target_area)
+
+R14 closed form: intersection not clamped
+- self.shared.clamp_(min=0)
++ pass
+
+R27 closed form: an inverted box is not empty
+- end.copy_(torch.maximum(begin, end))
++ pass
+
+R1 closed form: no floor under the union
+- return torch.maximum(self.union, floor), step(self.union - floor)
++ return self.union, None
+
+R28 closed form: eps alone under a thin box
+- floor = self.target_side.clamp(min=self.min_size).prod(0)
++ floor = torch.full_like(self.union, self.min_size**2)
+
+R16 closed form: CIoU without w^2 + h^2
+- turn = difference.div_(squares).mul_(8 / math.pi**2)
++ turn = difference.mul_(8 / math.pi**2)
+
+R16 closed form: CIoU turns the wrong way
+- torch.stack([-height, width])
++ torch.stack([height, -width])
+
+R19 closed form: no gradient where boxes touch
+- self._meets = self.shared.sign()
++ self._meets = self.shared.sign() - (self.shared == 0).to(self.shared)
+
+regression/giou.py
+    regression/test_giou.py regression/test_golden.py
+
+R14 closed form: GIoU with intersection in place of union
+- empty = (pair.hull_area - pair.union)
++ empty = (pair.hull_area - pair.shared.prod(0))
+
+regression/diou.py
+    regression/test_diou.py regression/test_golden.py
+
+R19 closed form: DIoU with the hull detached
+- hull=distance.by_hull
++ hull=None
+
+regression/ciou.py
+    regression/test_ciou.py regression/test_golden.py
+
+R15 closed form: the gradient of CIoU without alpha
+- side=aspect.by_side.mul_(alpha)
++ side=aspect.by_side
+
+R15 closed form: CIoU with v squared
+- sub_(alpha.mul_(aspect.value))
++ sub_(alpha.mul_(aspect.value).mul_(aspect.value))
+
+regression/iou.py
+    regression/test_iou.py
+
+R17 IoU loss: 1 - IoU^2 by the name of 1 - IoU
+- elif mode == "square":
++ elif mode == "linear":
+
+R1 IoU loss: the logarithm of 0
+- overlap = pair.iou.clamp(min=eps)
++ overlap = pair.iou.clone()
+
+regression/smooth_l1.py
+    regression/test_smooth_l1.py
+    regression/test_finite.py::test_every_kind_of_box_against_every_kind
+
+R32 smooth L1: beta is the delta of Huber
+- inner / beta * (distance - inner / 2)
++ inner * (distance - inner / 2)
+
+R32 closed form: beta is a sigma
+- torch.div(difference, beta, out=gradient)
++ torch.mul(difference, beta**2, out=gradient)
+
+R32 smooth L1: sigma is not squared
+- return 1 / sigma**2
++ return 1 / sigma
+
+R33 smooth L1: divides by a beta of 0
+- if beta == 0:
++ if beta < 0:
+
+boxes/formats.py
+    boxes/test_formats.py
+
+R25 formats: cxcywh taken for xywh
+- position if source == "xywh" else position - size / 2
++ position
+
+R25 formats: image size taken for (width, height)
+- [width, height, width, height]
++ [height, width, height, width]
+
+boxes/sanitize.py
+    boxes/test_sanitize.py
+
+R31 targets: an infinite box is usable
+- finite = boxes.isfinite()
++ finite = (~boxes.isnan())
+
+R1 targets: a box without area is usable
+- proper = (boxes[:, 2:] > boxes[:, :2])
++ proper = (boxes[:, 2:] >= boxes[:, :2])
+
+R31 targets: a dropped box leaves its label
+- if key in clean:
++ if key == "boxes":
+
+R31 targets: clipped along the wrong axis
+- boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
++ boxes[:, 0::2].clamp(0, height), boxes[:, 1::2].clamp(0, width)
+
+boxes/looking.py
+    kernels/test_device.py
+
+R41 an accelerator is asked for values
+- return tensor.device.type == "cpu" and not
++ return not
+
+kernels/engine.py
+    test_contract.py kernels/test_engine.py
+
+R2 engine: weight 0 times NaN
+- self.silent = weight == 0
++ self.silent = None
+
+R2 engine: weight 0 times NaN by the plain formula
+- torch.where(silent if weight.ndim == pred.ndim else silent[..., None], 0, pred)
++ pred
+
+R5 engine: half types not widened
+- formula.compute(widen(pred), gradient, *rows)
++ formula.compute(pred, gradient, *rows)
+
+R5 engine: a float16 gradient is rounded before it is scaled
+- ahead = pred.dtype != torch.float16
++ ahead = True
+
+R10 engine: a second backward scales again
+- gradient, ctx.gradient = ctx.gradient, None
++ gradient = ctx.gradient
+
+R11 engine: backward does not scale
+- gradient.mul_(grad[:, None] if grad.ndim == 1 else grad)
++ pass
+
+kernels/engine.py
+    kernels/test_memory.py regression/test_finite.py::test_every_kind_of_box_against_every_kind
+
+R5 engine: a float16 gradient overflows
+- gradient = gradient.clamp(-largest, largest)
++ pass
+
+R43 engine: everything in one block
+- blocks = max(-(-count * width // (BLOCK // 2 if half else BLOCK)), 1)
++ blocks = 1
+
+kernels/reduction.py
+    test_contract.py kernels/test_reduction.py
+
+R12 the mean of nothing is NaN
+- return torch.where(count == 0, 1, count) if isinstance(count, Tensor) else count or 1
++ return torch.as_tensor(count)
+
+R52 the loss of an image is its mean
+- loss.flatten(1).sum(1)
++ loss.flatten(1).mean(1)
+
+kernels/rows.py
+    test_contract.py
+
+R11 box losses: a mean over the four coordinates
+- count = pred.shape[:-1].numel()
++ count = pred.numel()
+
+R36 box losses: broadcast
+- check_same_shape("pred", pred, "target", target)
++ pass
+
+boxes/overlaps.py
+    matchers/test_max_iou.py
+
+R14 matcher: IoU over the sum of the areas
+- torch.add(a_area, b_area, out=other).sub_(shared)
++ torch.add(a_area, b_area, out=other)
+
+kernels/pairs.py
+    matchers/test_memory.py
+
+R37 matcher: the matrix of all overlaps
+- return max(min(max(CPU_PAIRS, CPU_ANCHORS * boxes), MOST_PAIRS) // boxes, 1)
++ return 1 << 40
+
+matchers/max_iou.py
+    matchers/test_max_iou.py
+
+R29 matcher: > for >= at the positive threshold
+- best >= self.positive
++ best > self.positive
+
+R29 matcher: > for >= at the negative threshold
+- best >= self.negative
++ best > self.negative
+
+R29 matcher: a truth that overlaps nothing claims all it does not overlap
+- torch.where(best_of_truth > 0, best_of_truth, torch.inf)
++ best_of_truth
+
+R29 matcher: a threshold of 0 takes anchors that overlap nothing
+- (best >= self.positive) & (best > 0)
++ best >= self.positive
+
+R29 matcher: overlaps tie within 1e-5
+- .amax(0) == 0
++ .amax(0) >= -1e-5
+
+R29 matcher: of equal overlaps the last truth
+- near[overlap.max(0).indices]
++ near.flip(0)[overlap.flip(0).max(0).indices]
+
+R29 matcher: low_quality has no effect
+- if not self.low_quality or not blocks:
++ if not blocks:
+
+R47 matcher: a crowd region claims anchors
+- usable &= ~gt_ignore
++ pass
+
+R47 matcher: a crowd region by IoU in place of IoF
+- kind="iof"
++ kind="iou"
+
+coders/delta.py
+    coders/test_delta.py
+
+R25 coder: weights only when it encodes
+- _scaled(widen(deltas), [1 / weight for weight in self.weights])
++ widen(deltas)
+
+R31 coder: the scale is not bounded
+- .clamp(max=MAX_LOG_SCALE).exp()
++ .exp()
+
+R1 coder: the logarithm of a box without area
+- (bottom_right - top_left).clamp(min=self.min_size)
++ bottom_right - top_left
+
+samplers/hard_negative.py
+    samplers/test_hard_negative.py
+
+R59 sampler: the easiest negatives
+- keep_smallest(negative, -class_loss, count)
++ keep_smallest(negative, class_loss, count)
+
+R59 sampler: negatives of an image without positives
+- matches.positive.sum().double()
++ matches.positive.sum().clamp(min=1).double()
+
+samplers/random_balanced.py
+    samplers/test_random_balanced.py
+
+R59 sampler: more anchors than its size
+- self.size - positive.sum()
++ self.size
+
+normalizers/base.py
+    normalizers/test_positives.py test_distributed.py
+
+R12 normalizer: no positives divide by 0
+- total(count, sync=sync).clamp(min=1)
++ total(count, sync=sync)
+
+R9 normalizer: not divided by the ranks
+- .clamp(min=1) / ranks(sync=sync)
++ .clamp(min=1)
+
+R9 normalizer: not summed over the ranks
+- distributed.all_reduce(summed)
++ pass
+
+normalizers/per_image.py
+    normalizers/test_per_image.py
+
+R12 normalizer: an image without positives divides by 0
+- counts.positives.clamp(min=1)
++ counts.positives
+
+R11 normalizer: images are added up, not averaged
+- * (images / ranks(sync=self.sync))
++ * torch.ones_like(images)
+
+normalizers/moving_average.py
+    normalizers/test_moving_average.py
+
+R18 normalizer: the moving average is not saved
+- self.register_buffer("average", torch.tensor(float(initial), dtype=torch.float32))
++ self.average = torch.tensor(float(initial), dtype=torch.float32)
+
+R50 normalizer: validation moves the average
+- if self.training:
++ if True:
+
+detector.py
+    test_detector.py test_requirements.py
+
+R53 head: weights of terms never applied
+- loss * self.weights[name]
++ loss
+
+R53 head: total of the unweighted terms
+- total=terms["classification"] + terms["box"]
++ total=losses["classification"] + losses["box"]
+
+R53 head: losses for the log keep the graph
+- name: loss.detach()
++ name: loss
+
+R11 head: multiplied by the images of the batch
+- weight = divisor.reciprocal()
++ weight = (divisor / batch).reciprocal()
+
+R10 head: a supplied normalizer is not used
+- if normalizer is None:
++ if True:
+
+R24 head: background is the last class
+- torch.full((1,), self._classes(logits), device=device)
++ torch.full((1,), self._classes(logits) - 1, device=device)
+
+R24 head: a softmax's background counts as a class
+- return logits.shape[-1] - self.classification.background_columns
++ return logits.shape[-1]
+
+R47 head: ignored anchors are taught
+- torch.where(ignored, self.classification.ignore_index, labels)
++ labels
+
+R54 head: weights of boxes not in the classification
+- weight=weight if known is None
++ weight=divisor.reciprocal()[:, None].expand(batch, count) if known is None
+
+R54 head: weights of boxes not in the box term
+- positive, weight, reduction
++ positive, divisor.reciprocal()[:, None].expand(batch, count), reduction
+
+R3 head: a loss on boxes gets deltas
+- if self.box.space == "deltas":
++ if True:
+
+R13 head: no graph without a positive anchor
+- weight=weight, reduction="sum")
++ weight=weight, reduction="sum") if len(answer) else weight.sum()
+
+R51 head: classes that nobody labelled are taught
+- if not any("class_mask" in target for target in targets):
++ if True:
+
+R51 head: classes that nobody labelled are hard negatives
+- weight = None if known is None else known.expand_as(logits)
++ weight = None
+
+validation.py
+    test_validation.py
+
+R24 validation: label C passes
+- (labels >= most)
++ (labels > most)
+
+R24 validation: a negative label passes
+- (labels < 0) | (labels >= most)
++ (labels >= most)
+
+R25 validation: a box inverted along one axis passes
+- (target["boxes"][:, 2:] < target["boxes"][:, :2]).any(1)
++ (target["boxes"][:, 2:] < target["boxes"][:, :2]).all(1)
+
+R25 validation: fractions among pixels pass
+- _check_unit(targets, anchors)
++ pass
+
+R63 validation: an infinite loss passes
+- if not value.isfinite().all():
++ if value.isnan().any():
+
+config.py
+    test_config.py
+
+R46 config: an unknown section is passed over
+- if key not in SECTIONS
++ if False
+
+R46 config: a key given twice is passed over
+- if key in seen:
++ if False:
+
+R53 config: the weight of a term is dropped
+- options, weights[section], found = _split_term(section, options)
++ options, _, found = _split_term(section, options)
+
+registry.py
+    test_contract.py test_config.py
+
+R46 config: an unknown option is passed over
+- mistakes[name] = TypeError(f"unknown option, {cls.type_name} accepts {known}{hint}")
++ pass
+
+classification/base.py
+    classification/test_base.py
+
+R45 class weights do not follow their module
+- self.register_buffer(name, values, persistent=False)
++ setattr(self, name, values)
+
+kernels/elementary.py
+    classification/test_sigmoid_cross_entropy.py kernels/test_engine.py
+
+R8 cross-entropy: the logarithm of p + eps
+- torch.nn.functional.softplus(z, threshold=LARGE)
++ -torch.log(1 - torch.sigmoid(z) + 1e-12)
+
+R8 closed form: the exponential of a large logit
+- if may_look(z) and z.numel() and z.amax().item() < LARGE:
++ if may_look(z):
+
+classification/sigmoid_focal.py
+    classification/test_sigmoid_focal.py classification/test_finite.py
+
+R21 focal loss: a negative fades with 1 - p
+- logsigmoid(z.clamp(max=LARGE))
++ logsigmoid((-z).clamp(max=LARGE))
+
+R7 focal loss: the gradient of a power at 0
+- (gamma * logsigmoid(z.clamp(max=LARGE))).exp()
++ z.sigmoid().pow(gamma)
+
+R21 closed form: a negative fades with 1 - p
+- fade = torch.mul(p, p, out=slope)
++ fade = torch.mul(1 - p, 1 - p, out=slope)
+
+R21 closed form: the fading has no gradient
+- slope.sub_(known, alpha=gamma).mul_(p).add_(known, alpha=gamma)
++ slope.mul_(p)
+
+classification/softmax_focal.py
+    classification/test_softmax_focal.py kernels/test_engine.py
+
+R21 softmax focal loss: fades with p
+- gamma * _log_rest(x, log_p)
++ gamma * log_p
+
+R21 closed form: softmax focal loss fades with p
+- fade = rest.pow(gamma)
++ fade = (1 - rest).pow(gamma)
+
+R7 closed form: 0 / 0 where p rounds to 1
+- torch.where(rest > 0, log_p.exp() * -log_p / rest, 1)
++ log_p.exp() * -log_p / rest
+
+R23 softmax focal loss: takes a scalar alpha
+- isinstance(alpha, int | float) or (isinstance(alpha, Tensor) and alpha.ndim == 0)
++ False
+
+kernels/binary.py
+    classification/test_sigmoid_focal.py classification/test_sigmoid_cross_entropy.py
+    classification/test_label_smoothing.py test_contract.py kernels/test_engine.py
+
+R23 alpha: inverted
+- yes, no = float(alpha), 1.0 - alpha
++ yes, no = 1.0 - alpha, float(alpha)
+
+R23 alpha: of a class scales both answers
+- no = 1 - yes
++ no = yes
+
+R35 ignored rows: count in the mean
+- count = counted.sum() * logits.shape[-1]
++ pass
+
+R47 ignored rows: are negatives
+- ignored = index[..., None] == ignore_index
++ ignored = index[..., None] != index[..., None]
+
+R47 closed form: ignored rows are negatives
+- _silence(z, index == ignore_index)
++ pass
+
+R57 soft labels: also count in full as a no
+- no * (1 - share) * negative(x)
++ no * negative(x)
+
+R57 closed form: soft labels also count in full as a no
+- yes * share, no * (1 - share)
++ yes * share, no * torch.ones_like(share)
+
+R58 label smoothing: lifts no negative
+- target.lerp(_like(x, 0.5), label_smoothing)
++ target * (1 - label_smoothing / 2)
+
+R58 label smoothing: teaches ignored rows
+- weight = _counting(weight, counted)
++ pass
+
+kernels/softmax.py
+    classification/test_softmax_cross_entropy.py classification/test_label_smoothing.py
+    test_contract.py kernels/test_engine.py
+
+R35 class weights: but a mean over the plain count
+- count = counted.sum() if scale is None else torch.where(counted, scale[target], 0).sum()
++ count = counted.sum()
+
+R35 ignored rows: are taught class 0
+- weight = counted if weight is None else torch.where(counted, weight, 0)
++ pass
+
+R24 background column: off by one
+- target + (target >= background)
++ target + (target > background)
+
+R58 label smoothing: only takes from the true class
+- share.lerp(share.mean(-1, keepdim=True), label_smoothing)
++ share * (1 - label_smoothing)
+
+R57 closed form: the gradient of soft labels is p
+- p.exp_().mul_(pull.sum(-1, keepdim=True)).sub_(pull)
++ p.exp_().mul_(pull.sum(-1, keepdim=True))
+"""
+"""A file of the package with the tests that are to catch its bugs, and then the bugs: the number of
+the requirement, what is wrong, the source to replace, which occurs once in the file, and what is
+planted there. A closed form is the gradient, worked by hand, of a formula that is there as well.
+"""
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A paragraph of `BUGS`, with the file and the tests that stand above it."""
+
+    requirement: str
+    name: str
+    source: str
+    planted: str
+    file: str
+    tests: tuple[str, ...]
+
+
+def bugs_of(text: str) -> list[Bug]:
+    """The bugs of a text such as `BUGS`."""
+    bugs, file, tests = [], "", ()
+    for paragraph in text.strip().split("\n\n"):
+        if bug := re.fullmatch(r"(R\d+) (.+)\n- (.+)\n\+ (.+)", paragraph):
+            bugs.append(Bug(*bug.groups(), file, tests))
+        else:
+            file, *tests = paragraph.split()
+            file, tests = f"detloss/{file}", tuple(f"tests/{test}" for test in tests)
+    return bugs
+
+
+# --- Catching them --------------------------------------------------------------------------------
+
+
+def copy_source(tree: Path) -> None:
+    """Makes a folder of what the tests need of the working tree."""
+    tree.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tree)
+
+
+def python(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python in a copy of the source, so that it imports the copy."""
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+
+
+def first_failure(tree: Path, tests: Sequence[str]) -> str | None:
+    """The first of the tests that fails, None where all pass.
+
+    Raises:
+        RuntimeError: If they cannot be run.
+    """
+    done = python(tree, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests)
+    if done.returncode == 0:
+        return None
+    failure = re.search(r"^(?:FAILED|ERROR) tests/(\S+::[^\s\[]+)", done.stdout, re.MULTILINE)
+    if failure is None:
+        raise RuntimeError(done.stdout + done.stderr)
+    return failure[1]
+
+
+def check(source: Path, bugs: Sequence[Bug]) -> None:
+    """Exits unless every bug has its place, Python imports the copy, and the tests pass there."""
+    counts = [(source / bug.file).read_text().count(bug.source) for bug in bugs]
+    if astray := [
+        f"{bug.name}: {bug.source!r} occurs {count} times in {bug.file}, not once"
+        for bug, count in zip(bugs, counts, strict=True)
+        if count != 1
+    ]:
+        sys.exit("\n".join(astray))
+    imported = python(source, "-c", "import detloss; print(detloss.__file__)").stdout.strip()
+    if imported != str(source / "detloss" / "__init__.py"):
+        sys.exit(f"the tests would import {imported!r}, not the copy in {source}")
+    if failure := first_failure(source, sorted({test for bug in bugs for test in bug.tests})):
+        sys.exit(f"{failure} fails without a bug")
+
+
+def catcher(source: Path, bug: Bug) -> str | None:
+    """The first test that catches a bug planted in a copy of `source`, None where it survives."""
+    with TemporaryDirectory() as folder:
+        tree = Path(folder) / "planted"
+        shutil.copytree(source, tree)
+        file = tree / bug.file
+        file.write_text(file.read_text().replace(bug.source, bug.planted))
+        return first_failure(tree, bug.tests)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Plants the bugs and reports; returns the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", default="", metavar="NAME", help="bugs with this in their name")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args(arguments)
+    bugs = [bug for bug in bugs_of(BUGS) if options.only in bug.name]
+    if not bugs:
+        parser.error(f"no bug has {options.only!r} in its name")
+
+    console = Console()
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+        source = Path(folder).resolve() / "source"
+        copy_source(source)
+        check(source, bugs)
+        found = pool.map(lambda bug: catcher(source, bug), bugs)
+        catchers = list(track(found, "bugs", total=len(bugs), console=console, transient=True))
+
+    table = Table("", "bug", "requirement", Column("caught by", overflow="fold"), box=None)
+    for number, (bug, test) in enumerate(zip(bugs, catchers, strict=True), 1):
+        table.add_row(str(number), bug.name, bug.requirement, test or "[red]nothing")
+    console.print(table)
+    survivors = catchers.count(None)
+    console.print(f"{len(bugs)} bugs, {survivors} survived", highlight=False)
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
