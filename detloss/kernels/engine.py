@@ -18,7 +18,7 @@ from torch import Tensor
 
 from detloss.boxes.checking import HALF_TYPES, wide_type, widen
 from detloss.boxes.looking import may_look
-from detloss.kernels.memory import fresh_like, keep_freed_memory
+from detloss.kernels.memory import keep_freed_memory
 from detloss.kernels.reduction import Reduction, at_least_one, reduce
 
 BLOCK = 262_144
@@ -225,7 +225,7 @@ def _blocks(
     `upstream`, 0-d or like the loss, multiplies the gradient before it is rounded to a half type.
     """
     count, width = pred.shape
-    slopes = fresh_like(pred) if gradient else None
+    slopes = torch.empty_like(pred, memory_format=torch.contiguous_format) if gradient else None
     half = pred.dtype in HALF_TYPES
     blocks = 1
     if may_look(pred):  # all of a size; a half type has twice the temporaries
