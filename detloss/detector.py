@@ -278,11 +278,10 @@ class DetectorLoss(nn.Module):
             >>> criterion.match([target], anchors=anchors)[0].positive
             tensor([False,  True])
         """
-        self._check_targets(targets, len(targets))
         logits = regression = None
         if predictions is not None:
             logits, regression = self._check_predictions(predictions)
-            self._check_targets(targets, len(logits))
+        self._check_targets(targets, len(targets) if logits is None else len(logits))
         count = len(anchors if isinstance(anchors, Tensor) else anchors[0]) if targets else 0
         anchors_of = self._check_anchors(anchors, len(targets), count)
         if self.validate:

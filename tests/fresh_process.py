@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+# no other system tells a process its peak there; the benchmark leaves its column empty elsewhere
 measures_memory = pytest.mark.skipif(
     not sys.platform.startswith("linux"),
-    # the benchmark leaves its memory column empty elsewhere: no other system tells the peak there
     reason="resident_peak reads /proc/self/status and clear_refs, which only Linux has",
 )
 

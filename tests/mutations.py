@@ -599,7 +599,7 @@ R58 label smoothing: lifts no negative
 + target * (1 - label_smoothing / 2)
 
 R58 label smoothing: teaches ignored rows
-- weight = _counting(weight, counted)
+- weight = only_counted(weight, counted)
 + pass
 
 kernels/softmax.py
@@ -611,7 +611,7 @@ R35 class weights: but a mean over the plain count
 + count = counted.sum()
 
 R35 ignored rows: are taught class 0
-- weight = counted if weight is None else torch.where(counted, weight, 0)
+- weight = only_counted(weight, counted)
 + pass
 
 R24 background column: off by one

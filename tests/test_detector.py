@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from scenes import CLASSES, gradients, grid_anchors, random_predictions, random_targets
+from scenes import CLASSES, build, gradients, grid_anchors, random_predictions, random_targets
 from torch.testing import assert_close
 
 import detloss
@@ -15,15 +15,6 @@ from detloss.registry import CLASSIFICATION, NORMALIZERS, REGRESSION, SAMPLERS
 
 ANCHORS = grid_anchors()
 TRAINABLE = [n for n in CLASSIFICATION.names() if CLASSIFICATION[n].differentiable]
-
-
-def build(**sections):
-    config = {
-        "matcher": {"type": "max_iou"},
-        "classification": {"type": "sigmoid_focal"},
-        "box": {"type": "giou"},
-    }
-    return detloss.build(config | sections)
 
 
 def run(criterion, predictions, targets, **options):

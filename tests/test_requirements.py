@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scenes import CLASSES, gradients, grid_anchors, random_predictions, random_targets
+from scenes import CLASSES, build, gradients, grid_anchors, random_predictions, random_targets
 from torch.nn import functional
 from torch.testing import assert_close
 
@@ -22,15 +22,6 @@ ROWS = re.findall(
     r"^\| (\d+) \| (.+?) \| (.+) \|$", (ROOT / "tests/REQUIREMENTS.md").read_text(), re.M
 )
 ANCHORS = grid_anchors()
-
-
-def build(**sections):
-    config = {
-        "matcher": {"type": "max_iou"},
-        "classification": {"type": "sigmoid_focal"},
-        "box": {"type": "giou"},
-    }
-    return detloss.build(config | sections)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from detloss.boxes.looking import may_look
 from detloss.kernels.engine import Formula, run
-from detloss.kernels.reduction import Reduction, check_reduction, check_weight
+from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
     check_label_smoothing,
     dense_target,
@@ -88,7 +88,7 @@ def binary_loss(
         if reduction == "mean":
             count = counted.sum() * logits.shape[-1]
         if label_smoothing:
-            weight = _counting(weight, counted)
+            weight = only_counted(weight, counted)
         else:
             formula = _of_index(negative, with_slope, yes, no, ignore_index)
     else:
@@ -96,13 +96,6 @@ def binary_loss(
     return run(
         formula, logits, target, weight=weight, count=count, reduction=reduction, scale=scale
     )
-
-
-def _counting(weight: Tensor | None, counted: Tensor) -> Tensor:
-    """`weight` of rows or elements, 0 in the rows that do not count."""
-    if weight is None:
-        return counted
-    return torch.where(counted if weight.ndim == counted.ndim else counted[..., None], weight, 0)
 
 
 def _of_index(

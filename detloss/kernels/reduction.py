@@ -37,6 +37,13 @@ def check_weight(weight: Tensor, shape: torch.Size, *, elementwise: bool) -> Non
         raise ValueError(f"weight must have shape {expected}, got {tuple(weight.shape)}")
 
 
+def only_counted(weight: Tensor | None, counted: Tensor) -> Tensor:
+    """`weight` of rows or elements, 0 in the rows that do not count."""
+    if weight is None:
+        return counted
+    return torch.where(counted if weight.ndim == counted.ndim else counted[..., None], weight, 0)
+
+
 def reduce(loss: Tensor, count: Tensor | float, reduction: Reduction) -> Tensor:
     """`loss` as it is, its sum or that of each image, or its sum over `count`, 0 of nothing."""
     if reduction == "none":

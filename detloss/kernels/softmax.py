@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detloss.kernels.engine import Formula, run
-from detloss.kernels.reduction import Reduction, check_reduction, check_weight
+from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
     check_label_smoothing,
     dense_target,
@@ -74,7 +74,7 @@ def softmax_loss(
         target = class_columns(torch.where(counted, target, 0), classes, background_index)
         if reduction == "mean":
             count = counted.sum() if scale is None else torch.where(counted, scale[target], 0).sum()
-        weight = counted if weight is None else torch.where(counted, weight, 0)
+        weight = only_counted(weight, counted)
     else:
         target = dense_target(logits, target)
 
