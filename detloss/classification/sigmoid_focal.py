@@ -6,11 +6,10 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_slope
-from detloss.kernels.elementary import LARGE
+from detloss.kernels.elementary import LARGE, exponential_
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -121,25 +120,29 @@ def prior_bias(pi: float = 0.01) -> float:
 
 
 def _negative_focal(z: Tensor, gamma: float) -> Tensor:
-    """``p^gamma * -ln(1 - p)``; the power as an exponential, whose gradient is finite at p = 0."""
-    return (gamma * logsigmoid(z.clamp(max=LARGE))).exp() * softplus(z)
+    """``p^gamma L``, ``L = -ln(1 - p)``; the power is an exponential of ``ln p = z - L``, whose
+    gradient is finite at p = 0. Beyond LARGE p is 1.
+    """
+    moderate = z.clamp(max=LARGE)
+    loss = softplus(moderate)
+    return (gamma * (moderate - loss)).exp() * torch.where(z > LARGE, z, loss)
 
 
 def _with_slope(z: Tensor, slope: Tensor | None, gamma: float) -> Tensor:
-    """The value, and its slope ``gamma L + p (p^gamma - gamma L)``, in few passes over memory."""
+    """The value, and its slope ``p^gamma ((1 - p) gamma L + p)``, in few passes over memory."""
     p = torch.empty_like(z)
     loss = softplus_with_slope(z, p)
+    if slope is not None:  # beyond LARGE p is 1, and so is the slope
+        torch.mul(loss, gamma, out=slope).clamp_(max=gamma * LARGE).lerp_(p.new_ones(()), p)
     if gamma == 2:
-        fade = torch.mul(p, p, out=slope)
+        fade = p.square_()
     elif gamma > 0:
-        fade = torch.log(p, out=slope).mul_(gamma).exp_()
+        fade = exponential_(p.log_().mul_(gamma))
     else:
-        fade = torch.ones_like(z) if slope is None else slope.fill_(1)
-    loss.mul_(fade)
+        fade = p.fill_(1)
     if slope is not None:
-        known = loss.clamp(max=LARGE)  # beyond it p is 1, and so is the slope
-        slope.sub_(known, alpha=gamma).mul_(p).add_(known, alpha=gamma)
-    return loss
+        slope.mul_(fade)
+    return loss.mul_(fade)
 
 
 @CLASSIFICATION.register("sigmoid_focal")

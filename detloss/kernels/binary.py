@@ -118,15 +118,14 @@ def _of_index(
     if with_slope is None:
         return Formula(value)
 
-    def fused(x: Tensor, gradient: Tensor | None, index: Tensor) -> Tensor:
-        place, column, says_yes = _columns_of(index, x.shape[-1])
+    def fused(z: Tensor, gradient: Tensor | None, index: Tensor) -> Tensor:
+        place, column, says_yes = _columns_of(index, z.shape[-1])
         factor = yes[column] if isinstance(yes, Tensor) else yes
         sign: Factor = -1.0
         if says_yes is not None:
             other = no[column] if isinstance(no, Tensor) else no
-            factor = torch.where(says_yes, _like(x, factor), _like(x, other))
-            sign = torch.where(says_yes, _like(x, -1.0), _like(x, 1.0))
-        z = x.clone(memory_format=torch.contiguous_format)
+            factor = torch.where(says_yes, _like(z, factor), _like(z, other))
+            sign = torch.where(says_yes, _like(z, -1.0), _like(z, 1.0))
         _multiply(z, place, sign)
         _silence(z, index == ignore_index)
         loss = with_slope(z, gradient)
@@ -135,7 +134,7 @@ def _of_index(
             _multiply(gradient, place, factor * sign, elsewhere=no)
         return loss
 
-    return Formula(value, fused)
+    return Formula(value, fused, in_place=True)
 
 
 def _columns_of(index: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -210,13 +209,13 @@ def _of_share(
         return Formula(value)
 
     def fused(x: Tensor, gradient: Tensor | None, target: Tensor) -> Tensor:
+        share = share_of(x, target)
         yes_slope = None if gradient is None else torch.empty_like(gradient)
         yes_loss = with_slope(-x, yes_slope)
-        loss = with_slope(x.clone(), gradient)
-        share = share_of(x, target)
+        loss = with_slope(x, gradient)
         for_yes, for_no = yes * share, no * (1 - share)
         if gradient is not None and yes_slope is not None:
             gradient.mul_(for_no).addcmul_(yes_slope, for_yes, value=-1)
         return loss.mul_(for_no).addcmul_(yes_loss, for_yes)
 
-    return Formula(value, fused)
+    return Formula(value, fused, in_place=True)

@@ -1,5 +1,7 @@
 """Elementary functions, more exact or faster than PyTorch's own."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,17 +16,22 @@ def softplus(z: Tensor) -> Tensor:
     return torch.nn.functional.softplus(z, threshold=LARGE)
 
 
+def exponential_(z: Tensor) -> Tensor:
+    """``exp(z)`` in place, within ``|z|`` roundings.
+
+    On a CPU it is a power of two: PyTorch's ``exp`` is MKL's there, on AMD four times as slow.
+    """
+    return z.mul_(math.log2(math.e)).exp2_() if z.is_cpu else z.exp_()
+
+
 def softplus_with_slope(z: Tensor, slope: Tensor | None) -> Tensor:
     """`softplus` in place; its slope, the sigmoid, is written over `slope`, if there is one.
 
-    On a CPU both come from one exponential, and two vectorised functions beat PyTorch's scalar
-    one: there, looking for the logit that would overflow ``exp`` waits for nobody.
+    On a CPU two vectorised functions beat PyTorch's scalar one: there, looking for the logit that
+    would overflow ``exp`` waits for nobody.
     """
-    if may_look(z) and z.numel() and z.amax().item() < LARGE:
-        power = z.exp_()
-        if slope is not None:
-            torch.div(power, torch.add(power, 1, out=slope), out=slope)
-        return power.log1p_()
     if slope is not None:
         torch.sigmoid(z, out=slope)
+    if may_look(z) and z.numel() and z.amax().item() < LARGE:
+        return exponential_(z).log1p_()
     return z.copy_(softplus(z))

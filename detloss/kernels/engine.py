@@ -53,13 +53,19 @@ class Formula:
         fused: ``fused(pred, gradient, *rows) -> loss``: writes the gradient of each row's or
             element's own loss over `gradient` (N, K), contiguous, unless that is None, and changes
             nothing else. Without it, autograd in each block.
+        in_place: Whether `fused` may use up `pred`, too: it gets a contiguous copy.
     """
 
     value: Callable[..., Tensor]
     fused: Callable[..., Tensor] | None = None
+    in_place: bool = False
 
     def compute(self, pred: Tensor, gradient: Tensor | None, *rows: Tensor) -> Tensor:
         """The loss; its gradient for `pred` is written over `gradient`, if there is one."""
+        if self.fused is not None and self.in_place:
+            own = pred.to(wide_type(pred), copy=True, memory_format=torch.contiguous_format)
+            return self.fused(own, gradient, *rows)
+        pred = widen(pred)
         if self.fused is not None:
             return self.fused(pred, gradient, *rows)
         if gradient is None:
@@ -226,14 +232,13 @@ def _blocks(
     """
     count, width = pred.shape
     slopes = torch.empty_like(pred, memory_format=torch.contiguous_format) if gradient else None
-    half = pred.dtype in HALF_TYPES
     blocks = 1
-    if may_look(pred):  # all of a size; a half type has twice the temporaries
+    if may_look(pred):  # all of a size
         keep_freed_memory()
-        blocks = max(-(-count * width // (BLOCK // 2 if half else BLOCK)), 1)
+        blocks = max(-(-count * width // BLOCK), 1)
     step = max(-(-count // blocks), 1)
     scratch = None
-    if gradient and half:
+    if gradient and pred.dtype in HALF_TYPES:
         scratch = torch.empty(min(step, count), width, dtype=torch.float32, device=pred.device)
     losses: Tensor | None = None
     for block, first in enumerate(range(0, max(count, 1), step)):
@@ -272,7 +277,7 @@ def _block(
     That of a half type is worked out in `scratch`, which is wide enough for it.
     """
     gradient = slopes if scratch is None else scratch[: len(pred)]
-    loss = formula.compute(widen(pred), gradient, *rows)
+    loss = formula.compute(pred, gradient, *rows)
     if slopes is not None and gradient is not None:
         weights.apply(gradient)
         if upstream is not None:

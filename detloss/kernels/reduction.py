@@ -50,6 +50,8 @@ def reduce(loss: Tensor, count: Tensor | float, reduction: Reduction) -> Tensor:
         return loss
     if reduction == "image":
         return loss.flatten(1).sum(1) if loss.ndim > 1 else loss
+    if loss.ndim > 1:  # rows first: a compiler adds one number after the other, and its error grows
+        loss = loss.sum(-1)
     total = loss.sum()
     if reduction == "sum":
         return total

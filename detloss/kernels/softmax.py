@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from detloss.kernels.elementary import exponential_
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
@@ -97,7 +98,8 @@ def softmax_loss(
         if by_index and not label_smoothing:
             column = true[:, None]
             log_p = p.gather(-1, column)
-            rest = p.exp_().scatter_(-1, column, 0).sum(-1, keepdim=True)
+            p = exponential_(p).scatter_(-1, column, torch.zeros_like(log_p))
+            rest = p.sum(-1, keepdim=True)
             loss, pull = of_class(log_p, lambda: rest)
             if factor is not None:
                 loss = loss * factor[column]
@@ -116,7 +118,7 @@ def softmax_loss(
         loss = cost.mul_(share).sum(-1)
         if gradient is not None:
             pull = share if pull is None else pull.mul_(share)
-            p.exp_().mul_(pull.sum(-1, keepdim=True)).sub_(pull)
+            exponential_(p).mul_(pull.sum(-1, keepdim=True)).sub_(pull)
         return loss
 
     return run(
