@@ -236,7 +236,7 @@ def test_every_sampler_compiles(name):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch's compiler needs a C++ compiler")
 def test_a_compiled_sum_of_many_elements_is_as_exact_as_in_eager_mode():
-    """PyTorch's compiler adds one element after the other: over all of these it is off by 2e-6 in float32."""
+    """PyTorch's compiler adds one element after the other: here that is off by 2e-6."""
     logits = torch.randn(40_000, 80, generator=torch.Generator().manual_seed(0)) - 4
     labels = torch.full((40_000,), 80)
     compiled = torch.compile(sigmoid_focal_loss, fullgraph=True)
