@@ -2,7 +2,10 @@
 
 `Pair` measures pairs of boxes and carries gradients back to the first box of each, as autograd
 would do it for `detloss.boxes.overlaps`, ties of coordinates included, in a third of the passes
-over memory. A box is two intervals, so every length is (2, N): all widths, then all heights.
+over memory. A box is two intervals, so every length is (2, N): all widths, then all heights. The
+first corner of a box is kept with its sign turned, then both ends of an interval are alike: a
+length is their sum, and the longer interval has the larger ends.
+
 On a CPU it is looked at once whether a box is so small, flat or inverted that a floor or a
 collapsed side needs its own slope.
 """
@@ -36,32 +39,31 @@ class Pair:
         hull_area: Area of the hull, (N,).
         union: Area of the union.
         iou: Intersection over union.
-        iou_by_shared: Slope of `iou` with the shared area.
-        iou_by_area: Slope of `iou` with the area of the first box.
+        loss_by_shared: Slope of ``1 - iou`` with the shared area.
+        loss_by_area: Slope of ``1 - iou`` with the area of the first box.
     """
 
     def __init__(self, first: Tensor, second: Tensor, min_size: float) -> None:
         # to stack columns takes a fifth of the time of a transposed copy
         boxes = torch.stack([*first.unbind(1), *second.unbind(1)]).view(2, 2, 2, -1)
         begin, end = boxes.unbind(1)  # each box, axis, pair
+        begin.neg_()
         self._lengths = boxes.new_empty(4, *begin.shape[1:])
         self.hull, self.shared, self.side, self.target_side = self._lengths.unbind()
-        sides = torch.sub(end, begin, out=self._lengths[2:])
+        sides = torch.add(begin, end, out=self._lengths[2:])
 
         self.min_size = min_size
         self._regular = _all_above(sides, min_size)
         self._upright = None
         if not self._regular:
             self._upright = step(self.side)
-            end.copy_(torch.maximum(begin, end))
+            end.copy_(torch.maximum(-begin, end))
             sides.clamp_(min=0)
 
-        a, b = boxes.unbind()  # each corner, axis, pair
-        low, high = torch.minimum(a, b), torch.maximum(a, b)
+        a, b = boxes.unbind()  # each end, axis, pair
+        torch.add(*torch.maximum(a, b).unbind(), out=self.hull)
+        torch.add(*torch.minimum(a, b).unbind(), out=self.shared)
         self._between = b.sub_(a)
-        torch.sub(high[1], low[0], out=self.hull)
-        torch.sub(low[1], high[0], out=self.shared)
-        del low, high
         self._meets = self.shared.sign()
         self.shared.clamp_(min=0)
 
@@ -71,10 +73,10 @@ class Pair:
         union, slope = self._floored_union()
         per_union = union.reciprocal()
         self.iou = shared.div_(union)
-        self.iou_by_area = (self.iou * per_union).neg_()
+        self.loss_by_area = self.iou * per_union
         if slope is not None:
-            self.iou_by_area.mul_(slope)
-        self.iou_by_shared = per_union.sub_(self.iou_by_area)
+            self.loss_by_area.mul_(slope)
+        self.loss_by_shared = per_union.add_(self.loss_by_area).neg_()
 
     def floored(self, values: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
         """``maximum(values, floor)`` and its slope, None where that is all 1.
@@ -103,7 +105,7 @@ class Pair:
 
     def offset(self) -> Tensor:
         """From the centre of the second box to that of the first, (2, N)."""
-        return torch.add(self._between[0], self._between[1]).mul_(-0.5)
+        return torch.sub(*self._between.unbind()).mul_(0.5)
 
     def gradient(
         self,
@@ -118,9 +120,9 @@ class Pair:
     ) -> None:
         """Writes the gradient for the first boxes over `out`.
 
-        The shared sides grow with the last corner where the first box ends first, the hull where
-        it ends last, each by half at a tie: a mean of both, and half of their difference times
-        the sign of what is left. So it is, with the other sign, for the first corner.
+        The shared sides grow with an end of the first box where it is the smaller one, the hull
+        where it is the larger one, each by half at a tie: a mean of both, and half of their
+        difference times the sign of what is left.
 
         Args:
             out: (N, 4), or None to do nothing.
@@ -136,9 +138,9 @@ class Pair:
         by_area = [shared, area] if hull_area is None else [hull_area, shared, area]
         # of a product, each factor's slope is the other one
         pulls = self._lengths[3 - len(by_area) : 3].flip(1).mul_(torch.stack(by_area)[:, None])
-        split, mean = pulls[-2], pulls[-1]
-        if hull_area is not None:
-            hull = pulls[0] if hull is None else pulls[0].add_(hull)
+        *through_area, split, mean = pulls.unbind()
+        if through_area:
+            hull = through_area[0] if hull is None else through_area[0].add_(hull)
         split.addcmul_(split, self._meets).mul_(0.25)
         mean.add_(split)
         if side is not None:
@@ -146,16 +148,16 @@ class Pair:
         if hull is not None:
             mean.add_(hull, alpha=0.5)
             split.sub_(hull, alpha=0.5)
-        first, last = corners = self._between.sign_().mul_(split)
-        first.sub_(mean)
-        last.add_(mean)
+        ends = torch.addcmul(mean, self._between.sign_(), split)
+        begin, end = ends.unbind()
+        begin.neg_()
         if offset is not None:
-            corners.add_(offset, alpha=0.5)
+            ends.add_(offset, alpha=0.5)
         if self._upright is not None:  # the last corner is maximum(first, last)
-            upright = last * self._upright
-            first.add_(last).sub_(upright)
-            last.copy_(upright)
-        for column, values in zip(out.unbind(1), corners.view(4, -1), strict=True):
+            inverted = end * (1 - self._upright)
+            begin.add_(inverted)
+            end.sub_(inverted)
+        for column, values in zip(out.unbind(1), ends.view(4, -1), strict=True):
             column.copy_(values)
 
 

@@ -236,12 +236,16 @@ def _blocks(
     if may_look(pred):  # all of a size
         keep_freed_memory()
         blocks = max(-(-count * width // BLOCK), 1)
-    step = max(-(-count // blocks), 1)
+    step = -(-count // blocks)
     scratch = None
     if gradient and pred.dtype in HALF_TYPES:
-        scratch = torch.empty(min(step, count), width, dtype=torch.float32, device=pred.device)
+        scratch = torch.empty(step, width, dtype=torch.float32, device=pred.device)
+    dtype = wide_type(pred)
+    if blocks == 1:
+        weights = _Weights(weight, scale, dtype)
+        return _block(formula, pred, slopes, scratch, rows, weights, per, upstream), slopes
     losses: Tensor | None = None
-    for block, first in enumerate(range(0, max(count, 1), step)):
+    for block, first in enumerate(range(0, count, step)):
         part = slice(first, first + step)
         loss = _block(
             formula,
@@ -249,12 +253,10 @@ def _blocks(
             slopes[part] if slopes is not None else None,
             scratch,
             tuple(row[part] for row in rows),
-            _Weights(None if weight is None else weight[part], scale, wide_type(pred)),
+            _Weights(None if weight is None else weight[part], scale, dtype),
             per,
             upstream[part] if upstream is not None and upstream.ndim else upstream,
         )
-        if count <= step:
-            return loss, slopes
         if losses is None:  # in one piece: what a block leaves behind would split the heap
             losses = loss.new_zeros((blocks,) if per == "block" else (count, *loss.shape[1:]))
         losses[block if per == "block" else part] = loss

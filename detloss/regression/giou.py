@@ -74,17 +74,18 @@ def _giou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
     pair = Pair(pred, target, least_side(eps))
     sides, slope = pair.floored(pair.hull, pair.min_size)
-    per_hull = (sides[0] * sides[1]).reciprocal_()
+    area = pair.hull_area if slope is None else sides[0] * sides[1]
+    per_hull = area.reciprocal()
     empty = (pair.hull_area - pair.union).mul_(per_hull)  # share that neither box covers
     by_floored = empty * per_hull
     pair.gradient(
         gradient,
-        shared=per_hull - pair.iou_by_shared,
-        area=torch.add(per_hull, pair.iou_by_area).neg_(),
+        shared=pair.loss_by_shared.add_(per_hull),
+        area=pair.loss_by_area.sub_(per_hull),
         hull_area=per_hull - by_floored if slope is None else per_hull,
         hull=None if slope is None else sides.flip(0).mul_(by_floored).mul_(slope).neg_(),
     )
-    return 1 - pair.iou.sub_(empty)
+    return empty.sub_(pair.iou).add_(1)
 
 
 @REGRESSION.register("giou")

@@ -88,12 +88,15 @@ def _fused(
     pair = Pair(pred, target, least_side(eps))
     if mode == "log":
         overlap = pair.iou.clamp(min=eps)
-        loss, by_iou = -overlap.log(), -overlap.reciprocal() * (pair.iou >= eps)
+        loss, factor = -overlap.log(), overlap.reciprocal() * (pair.iou >= eps)
     elif mode == "square":
-        loss, by_iou = 1 - pair.iou * pair.iou, -2 * pair.iou
+        loss, factor = 1 - pair.iou * pair.iou, 2 * pair.iou
     else:
-        loss, by_iou = 1 - pair.iou, pair.iou.new_full((), -1)
-    pair.gradient(gradient, shared=by_iou * pair.iou_by_shared, area=by_iou * pair.iou_by_area)
+        loss, factor = 1 - pair.iou, None
+    shared, area = pair.loss_by_shared, pair.loss_by_area
+    if factor is not None:
+        shared, area = shared.mul_(factor), area.mul_(factor)
+    pair.gradient(gradient, shared=shared, area=area)
     return loss
 
 
