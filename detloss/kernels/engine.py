@@ -243,7 +243,8 @@ def _blocks(
     dtype = wide_type(pred)
     if blocks == 1:
         weights = _Weights(weight, scale, dtype)
-        return _block(formula, pred, slopes, scratch, rows, weights, per, upstream), slopes
+        loss = _block(formula, pred, slopes, scratch, rows, weights, per, upstream)
+        return (loss.clone() if loss.is_inference() else loss), slopes
     losses: Tensor | None = None
     for block, first in enumerate(range(0, count, step)):
         part = slice(first, first + step)
@@ -274,19 +275,20 @@ def _block(
     per: Per,
     upstream: Tensor | None,
 ) -> Tensor:
-    """The weighted loss of one block; its gradient is written over `slopes`.
-
-    That of a half type is worked out in `scratch`, which is wide enough for it.
+    """The weighted loss of one block, maybe as an inference tensor; its gradient is written over
+    `slopes`. That of a half type is worked out in `scratch`, which is wide enough for it.
     """
     gradient = slopes if scratch is None else scratch[: len(pred)]
-    loss = formula.compute(pred, gradient, *rows)
-    if slopes is not None and gradient is not None:
-        weights.apply(gradient)
-        if upstream is not None:
-            gradient.mul_(upstream[:, None] if upstream.ndim == 1 else upstream)
-        if gradient is not slopes:
-            slopes.copy_(_narrow(gradient, slopes.dtype))
-    return weights.weigh(loss, per)
+    # a closed form needs nothing of autograd, whose bookkeeping is felt where there are few rows
+    with torch.inference_mode(formula.fused is not None or torch.is_inference_mode_enabled()):
+        loss = formula.compute(pred, gradient, *rows)
+        if slopes is not None and gradient is not None:
+            weights.apply(gradient)
+            if upstream is not None:
+                gradient.mul_(upstream[:, None] if upstream.ndim == 1 else upstream)
+            if gradient is not slopes:
+                slopes.copy_(_narrow(gradient, slopes.dtype))
+        return weights.weigh(loss, per)
 
 
 class _Fused(torch.autograd.Function):
