@@ -3,7 +3,6 @@
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from detloss.boxes.overlaps import giou, least_side
