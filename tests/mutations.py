@@ -103,7 +103,7 @@ R14 closed form: intersection not clamped
 + pass
 
 R27 closed form: an inverted box is not empty
-- end.copy_(torch.maximum(begin, end))
+- end.copy_(torch.maximum(-begin, end))
 + pass
 
 R1 closed form: no floor under the union
@@ -231,8 +231,12 @@ R2 engine: weight 0 times NaN by the plain formula
 + pred
 
 R5 engine: half types not widened
-- formula.compute(widen(pred), gradient, *rows)
-+ formula.compute(pred, gradient, *rows)
+- pred = widen(pred)
++ pass
+
+R34 engine: predictions used up
+- copy=True
++ copy=False
 
 R5 engine: a float16 gradient is rounded before it is scaled
 - ahead = pred.dtype != torch.float16
@@ -254,7 +258,7 @@ R5 engine: a float16 gradient overflows
 + pass
 
 R43 engine: everything in one block
-- blocks = max(-(-count * width // (BLOCK // 2 if half else BLOCK)), 1)
+- blocks = max(-(-count * width // BLOCK), 1)
 + blocks = 1
 
 kernels/reduction.py
@@ -514,7 +518,11 @@ R45 class weights do not follow their module
 + setattr(self, name, values)
 
 kernels/elementary.py
-    classification/test_sigmoid_cross_entropy.py kernels/test_engine.py
+    kernels/test_elementary.py classification/test_sigmoid_cross_entropy.py
+
+R8 closed form: powers of two in place of e
+- math.log2(math.e)
++ 1.0
 
 R8 cross-entropy: the logarithm of p + eps
 - torch.nn.functional.softplus(z, threshold=LARGE)
@@ -528,20 +536,24 @@ classification/sigmoid_focal.py
     classification/test_sigmoid_focal.py classification/test_finite.py
 
 R21 focal loss: a negative fades with 1 - p
-- logsigmoid(z.clamp(max=LARGE))
-+ logsigmoid((-z).clamp(max=LARGE))
+- (gamma * (moderate - loss))
++ (gamma * -loss)
 
 R7 focal loss: the gradient of a power at 0
-- (gamma * logsigmoid(z.clamp(max=LARGE))).exp()
+- (gamma * (moderate - loss)).exp()
 + z.sigmoid().pow(gamma)
 
 R21 closed form: a negative fades with 1 - p
-- fade = torch.mul(p, p, out=slope)
-+ fade = torch.mul(1 - p, 1 - p, out=slope)
+- fade = p.square_()
++ fade = (1 - p).square_()
 
 R21 closed form: the fading has no gradient
-- slope.sub_(known, alpha=gamma).mul_(p).add_(known, alpha=gamma)
-+ slope.mul_(p)
+- torch.mul(loss, gamma, out=slope).clamp_(max=gamma * LARGE).lerp_(p.new_ones(()), p)
++ slope.copy_(p)
+
+R7 closed form: the fading of a large loss overflows
+- .clamp_(max=gamma * LARGE)
++ .clamp_(max=math.inf)
 
 classification/softmax_focal.py
     classification/test_softmax_focal.py kernels/test_engine.py
@@ -623,8 +635,8 @@ R58 label smoothing: only takes from the true class
 + share * (1 - label_smoothing)
 
 R57 closed form: the gradient of soft labels is p
-- p.exp_().mul_(pull.sum(-1, keepdim=True)).sub_(pull)
-+ p.exp_().mul_(pull.sum(-1, keepdim=True))
+- exponential_(p).mul_(pull.sum(-1, keepdim=True)).sub_(pull)
++ exponential_(p).mul_(pull.sum(-1, keepdim=True))
 """
 """A file of the package with the tests that are to catch its bugs, and then the bugs: the number of
 the requirement, what is wrong, the source to replace, which occurs once in the file, and what is
@@ -650,6 +662,8 @@ def bugs_of(text: str) -> list[Bug]:
     for paragraph in text.strip().split("\n\n"):
         if bug := re.fullmatch(r"(R\d+) (.+)\n- (.+)\n\+ (.+)", paragraph):
             bugs.append(Bug(*bug.groups(), file, tests))
+        elif paragraph.startswith("R"):
+            raise ValueError(f"a bug is three lines, none of them empty, got {paragraph!r}")
         else:
             file, *tests = paragraph.split()
             file, tests = f"detloss/{file}", tuple(f"tests/{test}" for test in tests)

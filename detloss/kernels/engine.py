@@ -62,10 +62,10 @@ class Formula:
 
     def compute(self, pred: Tensor, gradient: Tensor | None, *rows: Tensor) -> Tensor:
         """The loss; its gradient for `pred` is written over `gradient`, if there is one."""
-        if self.fused is not None and self.in_place:
-            own = pred.to(wide_type(pred), copy=True, memory_format=torch.contiguous_format)
-            return self.fused(own, gradient, *rows)
-        pred = widen(pred)
+        if self.in_place:
+            pred = pred.to(wide_type(pred), copy=True, memory_format=torch.contiguous_format)
+        else:
+            pred = widen(pred)
         if self.fused is not None:
             return self.fused(pred, gradient, *rows)
         if gradient is None:
