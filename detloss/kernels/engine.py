@@ -287,7 +287,7 @@ def _block(
             if upstream is not None:
                 gradient.mul_(upstream[:, None] if upstream.ndim == 1 else upstream)
             if gradient is not slopes:
-                slopes.copy_(_narrow(gradient, slopes.dtype))
+                slopes.copy_(_representable(gradient, slopes.dtype))
         return weights.weigh(loss, per)
 
 
@@ -345,12 +345,12 @@ class _Widen(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _narrow(gradient, ctx.dtype)
+        return _representable(gradient, ctx.dtype).to(ctx.dtype)
 
 
-def _narrow(gradient: Tensor, dtype: torch.dtype) -> Tensor:
-    """`gradient` in the dtype of the predictions; what is too large for it becomes its largest."""
+def _representable(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """`gradient`, what is too large for that dtype turned into its largest."""
     if dtype == torch.float16:
         largest = torch.finfo(dtype).max
         gradient = gradient.clamp(-largest, largest)
-    return gradient.to(dtype)
+    return gradient
