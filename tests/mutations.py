@@ -287,15 +287,19 @@ boxes/overlaps.py
     matchers/test_max_iou.py
 
 R14 matcher: IoU over the sum of the areas
-- torch.add(a_area, b_area, out=other).sub_(shared)
-+ torch.add(a_area, b_area, out=other)
+- torch.add(a[4], b[4]).sub_(shared)
++ torch.add(a[4], b[4])
 
 kernels/pairs.py
-    matchers/test_memory.py
+    kernels/test_pairs.py matchers/test_memory.py
 
 R37 matcher: the matrix of all overlaps
-- return max(min(max(CPU_PAIRS, CPU_ANCHORS * boxes), MOST_PAIRS) // boxes, 1)
-+ return 1 << 40
+- size = min(TILE, MOST_PAIRS // max(self._boxes, 1), size)
++ pass
+
+R37 matcher: a box that begins within a tile is left out
+- start < high[..., None]
++ start < low[..., None]
 
 matchers/max_iou.py
     matchers/test_max_iou.py
@@ -309,32 +313,32 @@ R29 matcher: > for >= at the negative threshold
 + best > self.negative
 
 R29 matcher: a truth that overlaps nothing claims all it does not overlap
-- torch.where(best_of_truth > 0, best_of_truth, torch.inf)
-+ best_of_truth
+- torch.where(goal > 0, goal, torch.inf)
++ goal
 
 R29 matcher: a threshold of 0 takes anchors that overlap nothing
 - (best >= self.positive) & (best > 0)
 + best >= self.positive
 
 R29 matcher: overlaps tie within 1e-5
-- .amax(0) == 0
-+ .amax(0) >= -1e-5
+- (overlap == goal[near][..., None]).nonzero()
++ (overlap >= goal[near][..., None] - 1e-5).nonzero()
 
 R29 matcher: of equal overlaps the last truth
-- near[overlap.max(0).indices]
-+ near.flip(0)[overlap.flip(0).max(0).indices]
+- near.gather(1, overlap.max(1).indices)
++ near.flip(1).gather(1, overlap.flip(1).max(1).indices)
 
 R29 matcher: low_quality has no effect
-- if not self.low_quality or not blocks:
-+ if not blocks:
+- if not self.low_quality or not best.numel():
++ if not best.numel():
 
 R47 matcher: a crowd region claims anchors
 - usable &= ~gt_ignore
 + pass
 
 R47 matcher: a crowd region by IoU in place of IoF
-- kind="iof"
-+ kind="iou"
+- .div_(anchors[4].clamp(min=TINY))
++ .div_(anchors[4] + regions[4])
 
 coders/delta.py
     coders/test_delta.py

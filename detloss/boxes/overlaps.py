@@ -218,30 +218,23 @@ def planes(boxes: Tensor) -> Tensor:
     return torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)])
 
 
-def iou_of_planes(a: Tensor, b: Tensor, scratch: Tensor | None = None) -> Tensor:
-    """``pairwise_overlap(a, b)`` to the bit, of `planes` (5, N) and (5, M), without a gradient.
+def shared_of_planes(a: Tensor, b: Tensor) -> Tensor:
+    """The area that boxes share, of `planes` (5, ...) that broadcast, without a gradient."""
+    ax1, ay1, ax2, ay2, _ = a.unbind()
+    bx1, by1, bx2, by2, _ = b.unbind()
+    start = torch.maximum(ax1, bx1)
+    width = torch.minimum(ax2, bx2).sub_(start).clamp_(min=0)
+    torch.maximum(ay1, by1, out=start)
+    return torch.minimum(ay2, by2).sub_(start).clamp_(min=0).mul_(width)
 
-    In place and with everything prepared that has to be so only once: for a matcher's blocks.
 
-    Args:
-        a: (5, N).
-        b: (5, M).
-        scratch: (3, at least N * M) to work in, and for the result to stay in; None for fresh
-            memory.
+def iou_of_planes(a: Tensor, b: Tensor) -> Tensor:
+    """`iou` to the bit, of `planes` (5, ...) that broadcast, without a gradient: for a matcher.
+
+    In place and with everything prepared that has to be so only once.
     """
-    width = height = other = None
-    if scratch is not None:
-        shape = a.shape[1], b.shape[1]
-        width, height, other = scratch[:, : shape[0] * shape[1]].view(3, *shape)
-    ax1, ay1, ax2, ay2, a_area = a[:, :, None].unbind()
-    bx1, by1, bx2, by2, b_area = b.unbind()
-    start = torch.maximum(ax1, bx1, out=other)
-    width = torch.minimum(ax2, bx2, out=width).sub_(start).clamp_(min=0)
-    start = torch.maximum(ay1, by1, out=other)
-    height = torch.minimum(ay2, by2, out=height).sub_(start).clamp_(min=0)
-    shared = width.mul_(height)
-    union = torch.add(a_area, b_area, out=other).sub_(shared).clamp_(min=TINY)
-    return shared.div_(union)
+    shared = shared_of_planes(a, b)
+    return shared.div_(torch.add(a[4], b[4]).sub_(shared).clamp_(min=TINY))
 
 
 def _measure(kind: str) -> Overlap:

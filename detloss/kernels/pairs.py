@@ -4,79 +4,100 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from detloss.boxes.looking import may_look
 from detloss.kernels.memory import keep_freed_memory
 
-CPU_PAIRS = 131_072
+TILE = 512
+"""Anchors in a tile on a CPU: few boxes reach into a small one, large ones are few."""
+CPU_PAIRS = 262_144
 """Pairs in a block on a CPU: a few temporaries of that size fit a core's second-level cache."""
-CPU_ANCHORS = 2_048
-"""Anchors in a block at least: where there are many boxes, most are far from a block of so few."""
 MOST_PAIRS = 2_097_152
-"""Pairs in a block on a CPU at most, 8 MiB a temporary, however many boxes there are."""
+"""Pairs of a tile on a CPU at most, 8 MiB a temporary, however many boxes there are."""
 GPU_PAIRS = 16_777_216
 """Pairs in a block on a GPU: enough to fill it, 64 MiB a temporary."""
 
 
-def blocks_of_pairs(anchors: Tensor, boxes: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of consecutive anchors, each with the boxes that may share an area with one of them.
+class Tiles:
+    """Anchors in tiles of consecutive ones, and the boxes that may share an area with each tile.
 
-    On a CPU a box is left out of a block when it does not reach into the rectangle around the
-    block's anchors: then its intersection with each of them is exactly 0, whatever the order of the
-    anchors, which only decides how many boxes are left out. Elsewhere finding them would be a
-    wait, so every block has all boxes; under a compiler there is one block.
+    On a CPU these are the boxes that reach into the rectangle around the tile's anchors: the
+    intersection of any other with each of them is exactly 0, whatever the order of the anchors,
+    which only decides how many boxes are left out. Elsewhere finding them would be a wait, so
+    every tile meets all boxes; under a compiler there is one tile.
 
-    Args:
-        anchors: `planes` (5, A) of the anchors.
-        boxes: `planes` (5, M) of the boxes.
-
-    Yields:
-        The block's place among the anchors, and the indices of its boxes in ascending order. A
-        block without boxes is left out.
+    Attributes:
+        anchors: Planes (P, tiles, size) of the anchors; the last tile is filled up with zeros, as
+            points that overlap nothing.
+        boxes: Planes (P, M + 1) of the boxes, the last such a point.
     """
-    count, truths = anchors.shape[1], boxes.shape[1]
-    if not count or not truths:
-        return
-    if not may_look(anchors):
-        everything = torch.arange(truths, device=boxes.device)
-        step = count if torch.compiler.is_compiling() else max(GPU_PAIRS // truths, 1)
-        for first in range(0, count, step):
-            yield slice(first, first + step), everything
-        return
-    step = _anchors_in_block(truths)
-    low, high = _bounds(anchors, step)
-    # so put that an anchor that is not a number leaves its block all boxes
-    far = (boxes[:2, None] >= high[..., None]) | (boxes[2:4, None] <= low[..., None])
-    near = ~far.any(0)
-    for block, first in enumerate(range(0, count, step)):
-        chosen = near[block].nonzero().view(-1)
-        if len(chosen):
-            yield slice(first, first + step), chosen
 
+    def __init__(self, anchors: Tensor, boxes: Tensor) -> None:
+        """Planes (P, A) of the anchors and (P, M) of the boxes; the first four are corners."""
+        self._count, self._boxes = anchors.shape[1], boxes.shape[1]
+        size = self._count
+        if may_look(anchors):
+            keep_freed_memory()
+            size = min(TILE, MOST_PAIRS // max(self._boxes, 1), size)
+        elif not torch.compiler.is_compiling():
+            size = min(GPU_PAIRS // max(self._boxes, 1), size)
+        size = max(size, 1)
+        if missing := -self._count % size:
+            anchors = pad(anchors, (0, missing))
+        self.anchors = anchors.reshape(len(anchors), -1, size)
+        self.boxes = pad(boxes, (0, 1))
 
-def scratch_for_pairs(anchors: Tensor, boxes: Tensor) -> Tensor | None:
-    """Memory (3, pairs) for each of the blocks of `blocks_of_pairs` in turn; None off a CPU.
+    def new_zeros(self, *, by_box: bool = False, dtype: torch.dtype | None = None) -> Tensor:
+        """Zeros (tiles, size), one an anchor; or (tiles, M + 1), one a tile and box."""
+        width = self.boxes.shape[1] if by_box else self.anchors.shape[2]
+        return self.anchors.new_zeros(self.anchors.shape[1], width, dtype=dtype)
 
-    On a CPU fresh memory costs more than what is done in it.
-    """
-    if not may_look(anchors) or not boxes.shape[1]:
-        return None
-    keep_freed_memory()
-    rows = min(_anchors_in_block(boxes.shape[1]), anchors.shape[1])
-    return anchors.new_empty(3, rows * boxes.shape[1])
+    def untiled(self, values: Tensor) -> Tensor:
+        """``(tiles, size) -> (A,)``."""
+        return values.reshape(-1)[: self._count]
 
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tiles (G,) with their boxes (G, K), in ascending order, M where a tile has fewer.
 
-def _anchors_in_block(boxes: int) -> int:
-    return max(min(max(CPU_PAIRS, CPU_ANCHORS * boxes), MOST_PAIRS) // boxes, 1)
+        A tile without boxes is left out.
+        """
+        if not self._count or not self._boxes:
+            return
+        if not may_look(self.anchors):
+            device = self.boxes.device
+            for tile in range(self.anchors.shape[1]):
+                yield (
+                    torch.arange(tile, tile + 1, device=device),
+                    torch.arange(self._boxes, device=device)[None],
+                )
+            return
+        low, high = self.anchors[:2].amin(-1), self.anchors[2:4].amax(-1)
+        start, end = self.boxes[:2, None, :-1], self.boxes[2:4, None, :-1]
+        near = ((start < high[..., None]) & (end > low[..., None])).all(0)
+        counts, tiles = near.sum(1).sort(descending=True)
+        counts = counts[counts > 0]
+        most = counts.tolist()
+        first = 0
+        while first < len(most):
+            pairs_a_tile = most[first] * self.anchors.shape[2]
+            part = slice(first, min(first + max(CPU_PAIRS // pairs_a_tile, 1), len(most)))
+            row, box = near[tiles[part]].nonzero().unbind(1)
+            before = counts[part].cumsum(0) - counts[part]
+            place = torch.arange(len(row)) - before[row]
+            chosen = row.new_full((len(before), most[first]), self._boxes)
+            yield tiles[part], chosen.index_put_((row, place), box)
+            first = part.stop
 
+    def blocks_of(self, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same of the tiles and boxes where `chosen` (tiles, M + 1) is true, one box each.
 
-def _bounds(anchors: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    """The lowest and highest corner of each block of `step` anchors, (2, blocks) each."""
-    whole = anchors.shape[1] // step
-    blocks = anchors[:4, : whole * step].reshape(4, whole, step)
-    rest = anchors[:4, whole * step :]
-    low, high = blocks[:2].amin(-1), blocks[2:].amax(-1)
-    if rest.shape[1]:
-        low = torch.cat([low, rest[:2].amin(1, keepdim=True)], dim=1)
-        high = torch.cat([high, rest[2:].amax(1, keepdim=True)], dim=1)
-    return low, high
+        On a CPU only: finding them is a look.
+        """
+        for part in torch.split(chosen.nonzero(), max(CPU_PAIRS // self.anchors.shape[2], 1)):
+            tiles, boxes = part.unbind(1)
+            yield tiles, boxes[:, None]
+
+    def pairs(self, tiles: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Planes of boxes (P, G, K, 1) and anchors (P, G, 1, size) of what `blocks` gives."""
+        return self.boxes[:, boxes][..., None], self.anchors[:, tiles][:, :, None]

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detloss.boxes import pairwise_overlap
 from detloss.boxes.checking import wide_type
 from detloss.boxes.looking import may_look
-from detloss.boxes.overlaps import iou_of_planes, planes
-from detloss.kernels.pairs import blocks_of_pairs, scratch_for_pairs
+from detloss.boxes.overlaps import TINY, iou_of_planes, planes, shared_of_planes
+from detloss.kernels.pairs import Tiles
 from detloss.matchers.base import Matcher, Matches, check_match_inputs
 from detloss.registry import MATCHERS, Fraction
 
@@ -79,74 +78,76 @@ class MaxIoUMatcher(Matcher):
         usable = gt_boxes.isfinite().all(1)
         if gt_ignore is not None:
             usable &= ~gt_ignore
-        planes_of_anchors = planes(anchors)
+        planes_of_anchors = planes_of_finite(anchors)
         truths = planes(keep_boxes(gt_boxes, usable))
-        best, is_best = self._best(planes_of_anchors, truths)
+        best, is_best = self._best(Tiles(planes_of_anchors, truths))
 
         positive = (best >= self.positive) & (best > 0)
         if is_best is not None:
             positive |= is_best
         ignored = best >= self.negative
         if gt_ignore is not None:
-            regions = keep_boxes(gt_boxes, gt_ignore)
-            ignored |= self._inside(anchors, regions, planes_of_anchors, planes(regions))
+            regions = planes(keep_boxes(gt_boxes, gt_ignore))
+            ignored |= self._inside(Tiles(planes_of_anchors, regions))
         target_index = self._answers(planes_of_anchors, truths, positive)
         return Matches(target_index, positive, ignored & ~positive)
 
-    def _best(self, anchors: Tensor, truths: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _best(self, tiles: Tiles) -> tuple[Tensor, Tensor | None]:
         """Each anchor's largest IoU, and for the low-quality rule whether it is a truth's best."""
-        best = anchors.new_zeros(anchors.shape[1])
-        best_of_truth = anchors.new_zeros(truths.shape[1])
-        scratch = scratch_for_pairs(anchors, truths)
-        blocks, bests = [], []
-        for part, near in blocks_of_pairs(anchors, truths):
-            overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part], scratch)
-            best[part] = overlap.amax(0)
-            blocks.append((part, near))
-            bests.append(overlap.amax(1))
-        if not self.low_quality or not blocks:
-            return best, None
+        best = tiles.new_zeros()
+        best_in_tile = tiles.new_zeros(by_box=True)
+        for chosen, near in tiles.blocks():
+            overlap = iou_of_planes(*tiles.pairs(chosen, near))
+            best[chosen] = overlap.amax(1)
+            best_in_tile[chosen[:, None], near] = overlap.amax(2)
+        if not self.low_quality or not best.numel():
+            return tiles.untiled(best), None
 
-        nears = torch.cat([near for _, near in blocks])
-        best_of_truth.scatter_reduce_(0, nears, torch.cat(bests), "amax")
-        best_of_truth = torch.where(best_of_truth > 0, best_of_truth, torch.inf)
-        goals = torch.split(best_of_truth[nears], [len(near) for _, near in blocks])
-        is_best = torch.zeros_like(best, dtype=torch.bool)
-        for (part, near), in_block, goal in zip(blocks, bests, goals, strict=True):
-            if may_look(near):  # the few truths whose best is in this block
-                here = (in_block == goal).nonzero().view(-1)
-                if not len(here):
-                    continue
-                near, goal = near[here], goal[here]
-            # the same arithmetic, to the bit
-            overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part], scratch)
-            is_best[part] = overlap.sub_(goal[:, None]).amax(0) == 0
-        return best, is_best
+        goal = best_in_tile.amax(0)
+        goal = torch.where(goal > 0, goal, torch.inf)
+        is_best = tiles.new_zeros(dtype=torch.bool)
+        if not may_look(best):
+            for chosen, near in tiles.blocks():
+                overlap = iou_of_planes(*tiles.pairs(chosen, near))
+                is_best[chosen] = (overlap == goal[near][..., None]).any(1)
+            return tiles.untiled(best), tiles.untiled(is_best)
+        # the few tiles in which a truth has its best, by the same arithmetic, to the bit
+        for chosen, near in tiles.blocks_of(best_in_tile == goal):
+            overlap = iou_of_planes(*tiles.pairs(chosen, near))
+            row, _, place = (overlap == goal[near][..., None]).nonzero().unbind(1)
+            is_best[chosen[row], place] = True
+        return tiles.untiled(best), tiles.untiled(is_best)
 
     def _answers(self, anchors: Tensor, truths: Tensor, positive: Tensor) -> Tensor:
         """(A,) the first of the truths that each positive anchor overlaps most, 0 elsewhere."""
         index = torch.zeros_like(positive, dtype=torch.long)
         chosen = positive.nonzero().view(-1) if may_look(positive) else None
-        if chosen is not None:
-            anchors = anchors[:, chosen]
-        answer = index if chosen is None else index[chosen]
-        scratch = scratch_for_pairs(anchors, truths)
-        for part, near in blocks_of_pairs(anchors, truths):
-            overlap = iou_of_planes(truths.index_select(1, near), anchors[:, part], scratch)
-            answer[part] = near[overlap.max(0).indices]
+        tiles = Tiles(anchors if chosen is None else anchors[:, chosen], truths)
+        answer = tiles.new_zeros(dtype=torch.long)
+        for those, near in tiles.blocks():
+            overlap = iou_of_planes(*tiles.pairs(those, near))
+            answer[those] = near.gather(1, overlap.max(1).indices)
         if chosen is None:
-            return torch.where(positive, answer, 0)
-        return index.index_copy_(0, chosen, answer)
+            return torch.where(positive, tiles.untiled(answer), 0)
+        return index.index_copy_(0, chosen, tiles.untiled(answer))
 
-    def _inside(
-        self, anchors: Tensor, regions: Tensor, anchor_planes: Tensor, region_planes: Tensor
-    ) -> Tensor:
-        """Whether enough of each anchor lies inside one of the regions."""
-        inside = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-        for part, near in blocks_of_pairs(anchor_planes, region_planes):
-            share = pairwise_overlap(anchors[part], regions[near], kind="iof")
-            inside[part] = ((share >= self.ignore_overlap) & (share > 0)).any(1)
-        return inside
+    def _inside(self, tiles: Tiles) -> Tensor:
+        """Whether enough of each anchor lies inside one of the boxes, which are regions."""
+        inside = tiles.new_zeros(dtype=torch.bool)
+        for chosen, near in tiles.blocks():
+            regions, anchors = tiles.pairs(chosen, near)
+            share = shared_of_planes(regions, anchors).div_(anchors[4].clamp(min=TINY))
+            inside[chosen] = ((share >= self.ignore_overlap) & (share > 0)).any(1)
+        return tiles.untiled(inside)
+
+
+def planes_of_finite(boxes: Tensor) -> Tensor:
+    """`planes`; a box that is not finite is a point that overlaps nothing."""
+    result = planes(boxes)
+    finite = result[4].isfinite()
+    if may_look(finite) and finite.all():
+        return result
+    return torch.where(finite, result, 0)
 
 
 def keep_boxes(boxes: Tensor, kept: Tensor) -> Tensor:

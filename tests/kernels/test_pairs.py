@@ -5,36 +5,53 @@ import torch
 from boxgen import random_boxes
 
 from detloss.boxes import pairwise_overlap
-from detloss.boxes.overlaps import planes
+from detloss.boxes.overlaps import iou_of_planes, planes
 from detloss.kernels import pairs
-from detloss.kernels.pairs import blocks_of_pairs
+from detloss.kernels.pairs import Tiles
 from detloss.matchers import MaxIoUMatcher
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(pairs, "CPU_PAIRS", 40)
-    monkeypatch.setattr(pairs, "CPU_ANCHORS", 3)
-
-
 @pytest.mark.parametrize("order", ["random", "sorted"])
-def test_a_pair_that_is_left_out_shares_nothing(small_blocks, order):
-    anchors, boxes = random_boxes(200, seed=1), random_boxes(9, seed=2)
+@pytest.mark.parametrize("count", [200, 201])
+def test_a_pair_that_is_left_out_shares_nothing(monkeypatch, order, count):
+    monkeypatch.setattr(pairs, "CPU_PAIRS", 40)
+    monkeypatch.setattr(pairs, "TILE", 5)
+    anchors, boxes = random_boxes(count, seed=1), random_boxes(9, seed=2)
     if order == "sorted":
         anchors = anchors[anchors[:, 0].argsort()]
     overlap = pairwise_overlap(anchors, boxes)
-    met = torch.zeros_like(overlap, dtype=torch.bool)
-    for part, near in blocks_of_pairs(planes(anchors), planes(boxes)):
-        assert (near.diff() > 0).all()
-        assert not met[part][:, near].any()
-        met[part] |= torch.isin(torch.arange(9), near)
+    tiles = Tiles(planes(anchors), planes(boxes))
+    met = torch.zeros(tiles.anchors.shape[1] * 5, 10, dtype=torch.bool)
+    for chosen, near in tiles.blocks():
+        assert near.numel() * 5 <= max(40, near.shape[1] * 5)
+        for tile, its_boxes in zip(chosen.tolist(), near, strict=True):
+            its_boxes = its_boxes[its_boxes < 9]
+            assert len(its_boxes)
+            assert (its_boxes.diff() > 0).all()
+            place = slice(5 * tile, 5 * tile + 5)
+            assert not met[place].any()
+            met[place, its_boxes] = True
+    met = met[:count, :9]
     assert (overlap[~met] == 0).all()
     assert (~met).any(), "culling leaves something out"
 
 
+def test_pairs_are_those_of_the_tiles(monkeypatch):
+    monkeypatch.setattr(pairs, "TILE", 4)
+    anchors, boxes = random_boxes(10, seed=1), random_boxes(3, seed=2)
+    tiles = Tiles(planes(anchors), planes(boxes))
+    overlap = iou_of_planes(*tiles.pairs(torch.tensor([2, 0]), torch.tensor([[1, 3], [0, 2]])))
+    assert overlap.shape == (2, 2, 4)
+    expected = pairwise_overlap(boxes, anchors)
+    assert torch.equal(overlap[0, 0, :2], expected[1, 8:])
+    assert torch.equal(overlap[1], expected[[0, 2], :4])
+    assert (overlap[0, :, 2:] == 0).all(), "filled up with points"
+    assert (overlap[0, 1] == 0).all(), "a box that is none"
+
+
 @pytest.mark.parametrize(("anchors", "boxes"), [(0, 3), (5, 0), (0, 0)])
 def test_no_pairs_no_blocks(anchors, boxes):
-    assert list(blocks_of_pairs(planes(random_boxes(anchors)), planes(random_boxes(boxes)))) == []
+    assert list(Tiles(planes(random_boxes(anchors)), planes(random_boxes(boxes))).blocks()) == []
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -48,17 +65,21 @@ def test_matches_do_not_depend_on_the_blocks(monkeypatch, seed, low_quality):
     matcher = MaxIoUMatcher(low_quality=low_quality)
     whole = matcher(anchors, boxes, gt_ignore=ignore)
     monkeypatch.setattr(pairs, "CPU_PAIRS", 64)
-    monkeypatch.setattr(pairs, "CPU_ANCHORS", 1)
+    monkeypatch.setattr(pairs, "TILE", 3)
     blocks = matcher(anchors, boxes, gt_ignore=ignore)
     for name in ("target_index", "positive", "ignored"):
         assert torch.equal(getattr(whole, name), getattr(blocks, name)), name
 
 
-def test_an_anchor_that_is_not_a_number_takes_nothing_from_its_neighbours():
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("low_quality", [True, False])
+def test_an_anchor_that_is_not_finite_takes_nothing_from_its_neighbours(broken, low_quality):
     anchors = random_boxes(50, seed=1)
-    boxes = anchors[:4] + 0.1
-    expected = MaxIoUMatcher(low_quality=False)(anchors, boxes)
-    broken = torch.cat([anchors, torch.full((1, 4), torch.nan)])
-    got = MaxIoUMatcher(low_quality=False)(broken, boxes)
-    assert torch.equal(got.positive[:-1], expected.positive)
+    boxes = anchors[:4] + 4
+    matcher = MaxIoUMatcher(low_quality=low_quality)
+    expected = matcher(anchors, boxes)
+    anchors = torch.cat([anchors, anchors.new_tensor([[0, 0, broken, 10], [broken] * 4])])
+    got = matcher(anchors, boxes)
+    assert torch.equal(got.positive[:-2], expected.positive)
     assert expected.positive.any()
+    assert not (got.positive | got.ignored)[-2:].any()

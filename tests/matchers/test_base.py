@@ -215,5 +215,5 @@ class TestEveryMatcher:
         with without_looking():
             assert_close(dataclasses.astuple(match(name, truths)), whole)
         monkeypatch.setattr(pairs, "CPU_PAIRS", 40)
-        monkeypatch.setattr(pairs, "CPU_ANCHORS", 3)
+        monkeypatch.setattr(pairs, "TILE", 3)
         assert_close(dataclasses.astuple(match(name, truths)), whole)
