@@ -64,9 +64,14 @@ def logits_and_labels(
 
 
 def focal(
-    device: torch.device, scale: float, *, size: tuple[int, int], dtype: torch.dtype = torch.float32
+    device: torch.device,
+    scale: float,
+    *,
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
 ) -> Case:
-    """Sigmoid focal loss of class indices with ignored rows."""
+    """Sigmoid focal loss of class indices with ignored rows, maybe also by PyTorch's compiler."""
     rows, classes = max(int(size[0] * scale), 2), size[1]
     logits, labels = logits_and_labels(rows, classes, dtype, device)
     counted = labels >= 0
@@ -85,13 +90,15 @@ def focal(
         "detloss": forward_backward(lambda x: ours(x), logits),
         "plain formula": in_plain(forward_backward(lambda x: ours(x), logits)),
     }
+    compiled = compiled and scale == 1
+    if compiled:
+        faster = torch.compile(ours, fullgraph=True)
+        runners["detloss compiled"] = forward_backward(lambda x: faster(x), logits)
     if ops := optional("torchvision.ops"):
         theirs = partial(ops.sigmoid_focal_loss, reduction="sum")
         runners["torchvision"] = masked(theirs)
-        if dtype == torch.float32 and scale == 1 and size == RETINANET:
+        if compiled:
             runners["torchvision compiled"] = masked(torch.compile(theirs, dynamic=True))
-            compiled = torch.compile(ours, fullgraph=True)
-            runners["detloss compiled"] = forward_backward(lambda x: compiled(x), logits)
     if fvcore := optional("fvcore.nn"):
         theirs = partial(fvcore.sigmoid_focal_loss, alpha=0.25, gamma=2, reduction="sum")
         runners["fvcore"] = masked(theirs)
@@ -271,6 +278,7 @@ def criterion_step(device: torch.device, scale: float) -> Case:
 
 CASES: dict[str, Build] = {
     "focal": partial(focal, size=RETINANET),
+    "focal-compiled": partial(focal, size=RETINANET, compiled=True),
     "focal-bf16": partial(focal, size=RETINANET, dtype=torch.bfloat16),
     "focal-yolo": partial(focal, size=YOLO),
     "focal-detr": partial(focal, size=DETR),

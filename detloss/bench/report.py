@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detloss.bench.cases import CASES
-from detloss.bench.measure import Measurement, bandwidth, compare, peak_memory
+from detloss.bench.measure import Measurement, bandwidth, in_fresh_process
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,36 @@ def run_cases(
     bytes_a_second = bandwidth(device)
     results = []
     for name in chosen:
-        case = CASES[name](device, 1.0)
         if show:
             print(f"{name} ...", file=sys.stderr)
-        measurements = compare(case, device)
+        found = in_fresh_process(name, device, threads)
+        measurements = [Measurement(**values) for values in found["measurements"]]
         if memory:
             measurements = [
-                replace(m, peak_bytes=peak_memory(name, m.name, device, threads))
-                for m in measurements
+                replace(m, peak_bytes=_peak(name, device, threads, m.name)) for m in measurements
             ]
-        bound = 1000 * case.least_bytes / bytes_a_second if case.least_bytes else None
+        least = found["least_bytes"]
         results.append(
             CaseResult(
-                name, case.title, str(device), threads, case.input_bytes, bound, measurements
+                name,
+                found["title"],
+                str(device),
+                threads,
+                found["input_bytes"],
+                1000 * least / bytes_a_second if least else None,
+                measurements,
             )
         )
     return results
+
+
+def _peak(*arguments: object) -> int | None:
+    """The peak of a runner, None where it fails, as on a CPU of a system other than Linux."""
+    try:
+        peak: int = in_fresh_process(*arguments)
+    except RuntimeError:
+        return None
+    return peak
 
 
 def report(console: Console, results: Sequence[CaseResult]) -> None:

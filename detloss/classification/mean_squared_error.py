@@ -75,10 +75,10 @@ def _negative_squared_error(z: Tensor) -> Tensor:
 
 
 def _with_slope(z: Tensor, slope: Tensor | None) -> Tensor:
-    p = z.sigmoid_()
-    loss = p * p
+    p = torch.sigmoid(z, out=slope)
+    loss = torch.mul(p, p, out=z)
     if slope is not None:
-        torch.sub(loss, p.mul_(loss), out=slope).mul_(2)
+        torch.sub(loss, slope.mul_(loss), out=slope).mul_(2)
     return loss
 
 
