@@ -337,8 +337,8 @@ R47 matcher: a crowd region claims anchors
 + pass
 
 R47 matcher: a crowd region by IoU in place of IoF
-- .div_(anchors[4].clamp(min=TINY))
-+ .div_(anchors[4] + regions[4])
+- share = iof_of_planes(anchors, regions)
++ share = iou_of_planes(anchors, regions)
 
 coders/delta.py
     coders/test_delta.py

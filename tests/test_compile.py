@@ -234,6 +234,7 @@ def test_every_sampler_compiles(name):
     assert_close(*kept)
 
 
+# what PyTorch's compiler writes for a CPU is C++; the other tests here stop at the graph
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch's compiler needs a C++ compiler")
 def test_a_compiled_sum_of_many_elements_is_as_exact_as_in_eager_mode():
     """PyTorch's compiler adds one element after the other: here that is off by 2e-6."""

@@ -218,7 +218,21 @@ def planes(boxes: Tensor) -> Tensor:
     return torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)])
 
 
-def shared_of_planes(a: Tensor, b: Tensor) -> Tensor:
+def iou_of_planes(a: Tensor, b: Tensor) -> Tensor:
+    """`iou` to the bit, of `planes` (5, ...) that broadcast, without a gradient: for a matcher.
+
+    In place and with everything prepared that has to be so only once.
+    """
+    shared = _shared_of_planes(a, b)
+    return shared.div_(torch.add(a[4], b[4]).sub_(shared).clamp_(min=TINY))
+
+
+def iof_of_planes(a: Tensor, b: Tensor) -> Tensor:
+    """`iof` to the bit, like `iou_of_planes`."""
+    return _shared_of_planes(a, b).div_(a[4].clamp(min=TINY))
+
+
+def _shared_of_planes(a: Tensor, b: Tensor) -> Tensor:
     """The area that boxes share, of `planes` (5, ...) that broadcast, without a gradient."""
     ax1, ay1, ax2, ay2, _ = a.unbind()
     bx1, by1, bx2, by2, _ = b.unbind()
@@ -226,15 +240,6 @@ def shared_of_planes(a: Tensor, b: Tensor) -> Tensor:
     width = torch.minimum(ax2, bx2).sub_(start).clamp_(min=0)
     torch.maximum(ay1, by1, out=start)
     return torch.minimum(ay2, by2).sub_(start).clamp_(min=0).mul_(width)
-
-
-def iou_of_planes(a: Tensor, b: Tensor) -> Tensor:
-    """`iou` to the bit, of `planes` (5, ...) that broadcast, without a gradient: for a matcher.
-
-    In place and with everything prepared that has to be so only once.
-    """
-    shared = shared_of_planes(a, b)
-    return shared.div_(torch.add(a[4], b[4]).sub_(shared).clamp_(min=TINY))
 
 
 def _measure(kind: str) -> Overlap:

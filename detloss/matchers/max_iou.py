@@ -7,7 +7,7 @@ from torch import Tensor
 
 from detloss.boxes.checking import wide_type
 from detloss.boxes.looking import may_look
-from detloss.boxes.overlaps import TINY, iou_of_planes, planes, shared_of_planes
+from detloss.boxes.overlaps import iof_of_planes, iou_of_planes, planes
 from detloss.kernels.pairs import Tiles
 from detloss.matchers.base import Matcher, Matches, check_match_inputs
 from detloss.registry import MATCHERS, Fraction
@@ -99,23 +99,23 @@ class MaxIoUMatcher(Matcher):
         for chosen, near in tiles.blocks():
             overlap = iou_of_planes(*tiles.pairs(chosen, near))
             best[chosen] = overlap.amax(1)
-            best_in_tile[chosen[:, None], near] = overlap.amax(2)
+            if self.low_quality:
+                best_in_tile[chosen[:, None], near] = overlap.amax(2)
         if not self.low_quality or not best.numel():
             return tiles.untiled(best), None
 
         goal = best_in_tile.amax(0)
         goal = torch.where(goal > 0, goal, torch.inf)
         is_best = tiles.new_zeros(dtype=torch.bool)
-        if not may_look(best):
+        if may_look(best):  # the few tiles with a truth's best; the same arithmetic, to the bit
+            for chosen, near in tiles.blocks_of(best_in_tile == goal):
+                overlap = iou_of_planes(*tiles.pairs(chosen, near))
+                row, _, place = (overlap == goal[near][..., None]).nonzero().unbind(1)
+                is_best[chosen[row], place] = True
+        else:
             for chosen, near in tiles.blocks():
                 overlap = iou_of_planes(*tiles.pairs(chosen, near))
                 is_best[chosen] = (overlap == goal[near][..., None]).any(1)
-            return tiles.untiled(best), tiles.untiled(is_best)
-        # the few tiles in which a truth has its best, by the same arithmetic, to the bit
-        for chosen, near in tiles.blocks_of(best_in_tile == goal):
-            overlap = iou_of_planes(*tiles.pairs(chosen, near))
-            row, _, place = (overlap == goal[near][..., None]).nonzero().unbind(1)
-            is_best[chosen[row], place] = True
         return tiles.untiled(best), tiles.untiled(is_best)
 
     def _answers(self, anchors: Tensor, truths: Tensor, positive: Tensor) -> Tensor:
@@ -136,13 +136,13 @@ class MaxIoUMatcher(Matcher):
         inside = tiles.new_zeros(dtype=torch.bool)
         for chosen, near in tiles.blocks():
             regions, anchors = tiles.pairs(chosen, near)
-            share = shared_of_planes(regions, anchors).div_(anchors[4].clamp(min=TINY))
+            share = iof_of_planes(anchors, regions)
             inside[chosen] = ((share >= self.ignore_overlap) & (share > 0)).any(1)
         return tiles.untiled(inside)
 
 
 def planes_of_finite(boxes: Tensor) -> Tensor:
-    """`planes`; a box that is not finite is a point that overlaps nothing."""
+    """`planes`; a box that is not finite, as its area tells, is a point that overlaps nothing."""
     result = planes(boxes)
     finite = result[4].isfinite()
     if may_look(finite) and finite.all():
