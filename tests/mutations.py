@@ -329,8 +329,8 @@ R29 matcher: of equal overlaps the last truth
 + near.flip(1).gather(1, overlap.flip(1).max(1).indices)
 
 R29 matcher: low_quality has no effect
-- if not self.low_quality or not best.numel():
-+ if not best.numel():
+- self.low_quality = low_quality
++ self.low_quality = True
 
 R47 matcher: a crowd region claims anchors
 - usable &= ~gt_ignore
