@@ -552,12 +552,12 @@ R21 closed form: a negative fades with 1 - p
 + fade = (1 - p).square_()
 
 R21 closed form: the fading has no gradient
-- torch.mul(loss, gamma, out=slope).clamp_(max=gamma * LARGE).lerp_(p.new_ones(()), p)
+- torch.addcmul(p, slope, loss, value=gamma, out=slope)
 + slope.copy_(p)
 
 R7 closed form: the fading of a large loss overflows
-- .clamp_(max=gamma * LARGE)
-+ .clamp_(max=math.inf)
+- torch.addcmul(p, slope, loss, value=gamma, out=slope)
++ slope.mul_(gamma * loss).add_(p)
 
 classification/softmax_focal.py
     classification/test_softmax_focal.py kernels/test_engine.py

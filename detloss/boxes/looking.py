@@ -12,7 +12,7 @@ _BLIND = ContextVar("without_looking", default=False)
 
 def may_look(tensor: Tensor) -> bool:
     """Whether looking at `tensor` waits for nobody: in eager mode on a CPU."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not _BLIND.get()
+    return tensor.is_cpu and not torch.compiler.is_compiling() and not _BLIND.get()
 
 
 @contextmanager

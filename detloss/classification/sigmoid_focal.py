@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_slope
-from detloss.kernels.elementary import LARGE, exponential_
+from detloss.kernels import Reduction, binary_loss, softplus
+from detloss.kernels.elementary import LARGE, exponential_, softplus_
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -130,10 +130,11 @@ def _negative_focal(z: Tensor, gamma: float) -> Tensor:
 
 def _with_slope(z: Tensor, slope: Tensor | None, gamma: float) -> Tensor:
     """The value, and its slope ``p^gamma ((1 - p) gamma L + p)``, in few passes over memory."""
-    p = torch.empty_like(z)
-    loss = softplus_with_slope(z, p)
-    if slope is not None:  # beyond LARGE p is 1, and so is the slope
-        torch.mul(loss, gamma, out=slope).clamp_(max=gamma * LARGE).lerp_(p.new_ones(()), p)
+    p = z.sigmoid()
+    loss = softplus_(z)
+    if slope is not None:
+        torch.sub(1.0, p, out=slope)
+        torch.addcmul(p, slope, loss, value=gamma, out=slope)
     if gamma == 2:
         fade = p.square_()
     elif gamma > 0:

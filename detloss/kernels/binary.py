@@ -84,11 +84,10 @@ def binary_loss(
     count: Tensor | float = logits.numel()
     formula = _of_share(negative, with_slope, soft, label_smoothing, yes, no)
     if by_index:
-        counted = target != ignore_index
         if reduction == "mean":
-            count = counted.sum() * logits.shape[-1]
+            count = (target != ignore_index).sum() * logits.shape[-1]
         if label_smoothing:
-            weight = only_counted(weight, counted)
+            weight = only_counted(weight, target != ignore_index)
         else:
             formula = _of_index(negative, with_slope, yes, no, ignore_index)
     else:
@@ -119,11 +118,11 @@ def _of_index(
         return Formula(value)
 
     def fused(z: Tensor, gradient: Tensor | None, index: Tensor) -> Tensor:
-        place, column, says_yes = _columns_of(index, z.shape[-1])
-        factor = yes[column] if isinstance(yes, Tensor) else yes
+        place, says_yes = _places_of(index, z.shape[-1])
+        factor = yes[place % z.shape[-1]] if isinstance(yes, Tensor) else yes
         sign: Factor = -1.0
         if says_yes is not None:
-            other = no[column] if isinstance(no, Tensor) else no
+            other = no[place % z.shape[-1]] if isinstance(no, Tensor) else no
             factor = torch.where(says_yes, _like(z, factor), _like(z, other))
             sign = torch.where(says_yes, _like(z, -1.0), _like(z, 1.0))
         _multiply(z, place, sign)
@@ -137,27 +136,28 @@ def _of_index(
     return Formula(value, fused, in_place=True)
 
 
-def _columns_of(index: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Where among the elements (N * C,) a row says yes, and to which class.
+def _places_of(index: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:
+    """Where among the elements (N * C,) a row says yes.
 
     On a CPU these are the rows that do. Elsewhere counting them would be a wait, so these are all
-    rows, and a third result says whether a row says yes.
+    rows, and a second result says whether a row says yes.
     """
     column = index.clamp(0, classes - 1)
     says_yes = column == index
     if may_look(index):
         row = says_yes.nonzero().view(-1)
-        column = column.index_select(0, row)
-        return torch.add(column, row, alpha=classes), column, None
+        return torch.add(index.index_select(0, row), row, alpha=classes), None
     row = torch.arange(len(index), device=index.device)
-    return torch.add(column, row, alpha=classes), column, says_yes
+    return torch.add(column, row, alpha=classes), says_yes
 
 
 def _multiply(values: Tensor, place: Tensor, factor: Factor, elsewhere: Factor = 1.0) -> None:
     """Multiplies the elements at `place` by `factor` and the others by `elsewhere`, in place."""
-    if _is_one(factor) and _is_one(elsewhere):
-        return
     elements = values.view(-1)
+    if _is_one(elsewhere) and isinstance(factor, float):
+        if factor != 1:
+            elements.scatter_(0, place, factor, reduce="multiply")
+        return
     here = elements.index_select(0, place).mul_(factor)
     if not _is_one(elsewhere):
         values.mul_(elsewhere)

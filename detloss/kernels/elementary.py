@@ -25,13 +25,18 @@ def exponential_(z: Tensor) -> Tensor:
 
 
 def softplus_with_slope(z: Tensor, slope: Tensor | None) -> Tensor:
-    """`softplus` in place; its slope, the sigmoid, is written over `slope`, if there is one.
+    """`softplus` in place; its slope, the sigmoid, is written over `slope`, if there is one."""
+    if slope is not None:
+        torch.sigmoid(z, out=slope)
+    return softplus_(z)
+
+
+def softplus_(z: Tensor) -> Tensor:
+    """`softplus` in place.
 
     On a CPU two vectorised functions beat PyTorch's scalar one: there, looking for the logit that
     would overflow ``exp`` waits for nobody.
     """
-    if slope is not None:
-        torch.sigmoid(z, out=slope)
     if may_look(z) and z.numel() and z.amax().item() < LARGE:
         return exponential_(z).log1p_()
     return z.copy_(softplus(z))
