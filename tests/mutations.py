@@ -258,7 +258,7 @@ R5 engine: a float16 gradient overflows
 + pass
 
 R43 engine: everything in one block
-- blocks = max(-(-count * width // BLOCK), 1)
+- blocks = max(-(-count * width // size), 1)
 + blocks = 1
 
 kernels/reduction.py

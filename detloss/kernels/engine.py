@@ -10,8 +10,7 @@ does the rest.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,8 +42,7 @@ def plain_formulas() -> Iterator[None]:
         _PLAIN.reset(token)
 
 
-@dataclass(frozen=True)
-class Formula:
+class Formula(NamedTuple):
     """A loss of rows: what it is, and how its value and gradient are had in one pass.
 
     Attributes:
@@ -54,11 +52,13 @@ class Formula:
             element's own loss over `gradient` (N, K), contiguous, unless that is None, and changes
             nothing else. Without it, autograd in each block.
         in_place: Whether `fused` may use up `pred`, too: it gets a contiguous copy.
+        lean: Whether `fused` makes no tensor as large as `pred`: blocks may be larger then.
     """
 
     value: Callable[..., Tensor]
     fused: Callable[..., Tensor] | None = None
     in_place: bool = False
+    lean: bool = False
 
     def compute(self, pred: Tensor, gradient: Tensor | None, *rows: Tensor) -> Tensor:
         """The loss; its gradient for `pred` is written over `gradient`, if there is one."""
@@ -174,31 +174,34 @@ class _Weights:
     def __init__(self, weight: Tensor | None, scale: Tensor | float, dtype: torch.dtype) -> None:
         self.ndim = 0 if weight is None else weight.ndim
         self.silent: Tensor | None = None
+        self.silent_rows: Tensor | None = None
         self.factor = scale
-        if weight is not None and weight.dtype == torch.bool:
+        if weight is None:
+            return
+        if weight.dtype == torch.bool:
             self.silent = ~weight
-        elif weight is not None:
+        else:
             self.silent = weight == 0
             self.factor = weight.to(dtype) * scale
-        if self.silent is not None and may_look(self.silent) and not self.silent.any():
+        if not may_look(weight):
+            return
+        if weight.ndim == 1:  # a few rows
+            self.silent_rows = self.silent.nonzero().view(-1)
+        elif not self.silent.any():
             self.silent = None
 
     def apply(self, values: Tensor) -> None:
         """Multiplies `values` of rows or elements in place; times 0 is 0, even for a NaN."""
         by_row = self.ndim < values.ndim
-        factor, silent = self.factor, self.silent
+        factor = self.factor
         if isinstance(factor, Tensor) and factor.ndim:
             values.mul_(factor[:, None] if by_row else factor)
         elif isinstance(factor, Tensor) or factor != 1:
             values.mul_(factor)
-        if silent is None:
-            return
-        if silent.ndim == 1 and may_look(silent):  # a few rows
-            rows = silent.nonzero()[:, 0]
-            if len(rows):
-                values.index_fill_(0, rows, 0)
-        else:
-            values.masked_fill_(silent[:, None] if by_row else silent, 0)
+        if self.silent_rows is not None:
+            values.index_fill_(0, self.silent_rows, 0)
+        elif self.silent is not None:
+            values.masked_fill_(self.silent[:, None] if by_row else self.silent, 0)
 
     def weigh(self, loss: Tensor, per: Per) -> Tensor:
         """`loss` weighted and summed `per` what is wanted; it may be used up.
@@ -232,13 +235,15 @@ def _blocks(
     """
     count, width = pred.shape
     slopes = torch.empty_like(pred, memory_format=torch.contiguous_format) if gradient else None
+    narrow = pred.dtype in HALF_TYPES
     blocks = 1
     if may_look(pred):  # all of a size
         keep_freed_memory()
-        blocks = max(-(-count * width // BLOCK), 1)
+        size = 2 * BLOCK if formula.lean and not narrow else BLOCK
+        blocks = max(-(-count * width // size), 1)
     step = -(-count // blocks)
     scratch = None
-    if gradient and pred.dtype in HALF_TYPES:
+    if gradient and narrow:
         scratch = torch.empty(step, width, dtype=torch.float32, device=pred.device)
     dtype = wide_type(pred)
     if blocks == 1:
@@ -318,20 +323,22 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradient, ctx.gradient = ctx.gradient, None
+        nothing = (None,) * (len(ctx.needs_input_grad) - 1)
+        create_graph = torch.is_grad_enabled()
+        if gradient is not None and not create_graph:
+            if not (ctx.per == "block" and may_look(grad) and grad.item() == 1):
+                gradient.mul_(grad[:, None] if grad.ndim == 1 else grad)
+            return gradient, *nothing
         pred, weight, *rows = ctx.saved_tensors
-        nothing = (None,) * (4 + len(rows))
-        if torch.is_grad_enabled():  # create_graph: let autograd see the formula
+        if create_graph:  # let autograd see the formula
             loss = ctx.scale * _plain(ctx.formula, pred, tuple(rows), weight)
             if ctx.per == "block":
                 loss = loss.sum()
             elif ctx.per == "row" and loss.ndim > 1:
                 loss = loss.sum(-1)
             return *torch.autograd.grad(loss, pred, grad, create_graph=True), *nothing
-        if gradient is None:
-            again = ctx.formula, pred, tuple(rows), weight, ctx.scale, ctx.per
-            _, gradient = _blocks(*again, gradient=True, upstream=grad)
-        elif not (ctx.per == "block" and may_look(grad) and grad.item() == 1):
-            gradient.mul_(grad[:, None] if grad.ndim == 1 else grad)
+        blocks = ctx.formula, pred, tuple(rows), weight, ctx.scale, ctx.per
+        _, gradient = _blocks(*blocks, gradient=True, upstream=grad)
         return gradient, *nothing
 
 

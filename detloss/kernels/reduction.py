@@ -7,14 +7,13 @@ from torch import Tensor
 
 Reduction = Literal["none", "sum", "mean", "image"]
 """What becomes of the losses: "image" sums over all axes but the first, (B, ...) -> (B,)."""
+REDUCTIONS = get_args(Reduction)
 
 
 def check_reduction(reduction: str) -> None:
     """Raises ValueError unless `reduction` is "none", "sum", "mean" or "image"."""
-    if reduction not in get_args(Reduction):
-        raise ValueError(
-            f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}"
-        )
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
 
 
 def check_weight(weight: Tensor, shape: torch.Size, *, elementwise: bool) -> None:

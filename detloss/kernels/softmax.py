@@ -57,6 +57,7 @@ def softmax_loss(
         reduction: "none" -> (...,), "sum", or "mean" over the rows not ignored.
     """
     by_index = is_index_target(logits, target)
+    of_index = by_index and not label_smoothing
     check_reduction(reduction)
     check_label_smoothing(label_smoothing)
     if weight is not None:
@@ -95,7 +96,7 @@ def softmax_loss(
         """``sum_c q_c cost_c``, and its gradient ``p sum_c q_c pull_c - q pull``."""
         assert of_class is not None
         p = torch.log_softmax(x, -1, out=gradient)
-        if by_index and not label_smoothing:
+        if of_index:
             column = true[:, None]
             log_p = p.gather(-1, column)
             p = exponential_(p).scatter_(-1, column, torch.zeros_like(log_p))
@@ -122,7 +123,7 @@ def softmax_loss(
         return loss
 
     return run(
-        Formula(formula, fused if of_class is not None else None),
+        Formula(formula, None if of_class is None else fused, lean=of_index),
         logits,
         target,
         weight=weight,

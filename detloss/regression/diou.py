@@ -75,7 +75,7 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
     distance = CentreDistance(pair)
     pair.gradient(
         gradient,
-        shared=pair.loss_by_shared,
+        shared=pair.iou_by_shared,
         area=pair.loss_by_area,
         hull=distance.by_hull,
         offset=distance.by_offset,

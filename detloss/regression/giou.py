@@ -76,13 +76,12 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
     area = pair.hull_area if slope is None else sides[0] * sides[1]
     per_hull = area.reciprocal()
     empty = (pair.hull_area - pair.union).mul_(per_hull)  # share that neither box covers
-    by_floored = empty * per_hull
     pair.gradient(
         gradient,
-        shared=pair.loss_by_shared.add_(per_hull),
+        shared=pair.iou_by_shared.sub_(per_hull),
         area=pair.loss_by_area.sub_(per_hull),
-        hull_area=per_hull - by_floored if slope is None else per_hull,
-        hull=None if slope is None else sides.flip(0).mul_(by_floored).mul_(slope).neg_(),
+        hull_area=per_hull.addcmul(empty, per_hull, value=-1) if slope is None else per_hull,
+        hull=None if slope is None else slope.mul_(sides.flip(0)).mul_(empty * per_hull).neg_(),
     )
     return empty.sub_(pair.iou).add_(1)
 

@@ -93,7 +93,7 @@ def _fused(
         loss, factor = 1 - pair.iou * pair.iou, 2 * pair.iou
     else:
         loss, factor = 1 - pair.iou, None
-    shared, area = pair.loss_by_shared, pair.loss_by_area
+    shared, area = pair.iou_by_shared, pair.loss_by_area
     if factor is not None:
         shared, area = shared.mul_(factor), area.mul_(factor)
     pair.gradient(gradient, shared=shared, area=area)

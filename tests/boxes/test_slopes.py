@@ -32,14 +32,14 @@ def gradient_of(pair, **pulls):
 
 def by_hand(kind, first, second, min_size):
     pair = Pair(first, second, min_size)
-    pulls = {"shared": -pair.loss_by_shared, "area": -pair.loss_by_area}
+    pulls = {"shared": -pair.iou_by_shared, "area": -pair.loss_by_area}
     if kind is iou:
         return pair.iou, gradient_of(pair, **pulls)
     if kind is giou:
         sides = pair.hull.clamp(min=min_size)
         floored = sides.prod(0)
         empty = (pair.hull_area - pair.union) / floored
-        pulls["shared"] = pulls["shared"] - 1 / floored
+        pulls["shared"] = pulls["shared"] + 1 / floored
         pulls["area"] = pulls["area"] + 1 / floored
         pulls["hull_area"] = -1 / floored
         pulls["hull"] = empty / sides * step(pair.hull - min_size)
@@ -87,5 +87,5 @@ def test_worked_by_hand():
     first, second = torch.tensor([[1.0, 0.5, 3.0, 1.5]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]])
     pair = Pair(first, second, MIN_SIZE)
     assert pair.iou.item() == 0.25
-    gradient = gradient_of(pair, shared=-pair.loss_by_shared, area=-pair.loss_by_area)
+    gradient = gradient_of(pair, shared=-pair.iou_by_shared, area=-pair.loss_by_area)
     assert_close(gradient, torch.tensor([[-0.125, -0.25, 0.125, 0.25]]))
