@@ -103,7 +103,7 @@ R14 closed form: intersection not clamped
 + pass
 
 R27 closed form: an inverted box is not empty
-- end.copy_(torch.maximum(-begin, end))
+- end[2:] = torch.maximum(-begin[2:], end[2:])
 + pass
 
 R1 closed form: no floor under the union

@@ -39,8 +39,6 @@ class Pair:
         hull_area: Area of the hull, (N,).
         union: Area of the union.
         iou: Intersection over union.
-        iou_by_shared: Slope of the IoU with the shared area.
-        loss_by_area: Slope of ``1 - iou`` with the area of the first box.
     """
 
     def __init__(self, first: Tensor, second: Tensor, min_size: float) -> None:
@@ -74,13 +72,9 @@ class Pair:
         width, height = self._lengths.unbind(1)
         self.hull_area, shared, area, target_area = (width * height).unbind()
         self.union = area.add_(target_area).sub_(shared)
-        union, slope = self._floored_union()
-        per_union = union.reciprocal()
+        union, self._union_slope = self._floored_union()
+        self._per_union = union.reciprocal()
         self.iou = shared.div_(union)
-        self.loss_by_area = self.iou * per_union
-        if slope is not None:
-            self.loss_by_area.mul_(slope)
-        self.iou_by_shared = per_union.add_(self.loss_by_area)
 
     def floored(self, values: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
         """``maximum(values, floor)`` and its slope, None where that is all 1.
@@ -115,14 +109,14 @@ class Pair:
         self,
         out: Tensor | None,
         *,
-        shared: Tensor,
-        area: Tensor,
+        iou: Tensor | None = None,
+        union: Tensor | None = None,
         hull_area: Tensor | None = None,
         side: Tensor | None = None,
         hull: Tensor | None = None,
         offset: Tensor | None = None,
     ) -> None:
-        """Writes the gradient for the first boxes over `out`.
+        """Writes the gradient of a loss that falls with the overlap over `out`.
 
         The shared sides grow with an end of the first box where it is the smaller one, the hull
         where it is the larger one, each by half at a tie: a mean of both, and half of their
@@ -130,15 +124,23 @@ class Pair:
 
         Args:
             out: (N, 4), or None to do nothing.
-            shared: Minus the gradient for the shared area, (N,).
-            area: Gradient for the area of the first box, (N,).
-            hull_area: Gradient for `hull_area`, (N,).
-            side: Gradient for `side` (2, N), beside that through the area.
-            hull: Gradient for `hull` (2, N), beside that through its area.
-            offset: Gradient for `offset`, (2, N).
+            iou: How fast the loss falls with `iou`, (N,); None for 1, as ``1 - iou`` does.
+            union: How fast it falls with `union` (N,), beside that through the IoU.
+            hull_area: Its gradient for `hull_area`, (N,).
+            side: For `side` (2, N), beside that through the area.
+            hull: For `hull` (2, N), beside that through its area.
+            offset: For `offset`, (2, N).
         """
         if out is None:
             return
+        shared, area = self._per_union, self.iou * self._per_union
+        if self._union_slope is not None:
+            area.mul_(self._union_slope)
+        if iou is not None:
+            shared, area = shared * iou, area.mul_(iou)
+        if union is not None:
+            area.sub_(union)
+        shared = shared + area  # how fast the loss falls
         by_area = [shared, area] if hull_area is None else [hull_area, shared, area]
         # of a product, each factor's slope is the other one
         pulls = self._lengths[3 - len(by_area) : 3].flip(1).mul_(torch.stack(by_area)[:, None])

@@ -81,8 +81,6 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
     alpha = aspect.value / (1 - pair.iou).clamp_(min=0).add_(aspect.value).clamp_(min=TINY)
     pair.gradient(
         gradient,
-        shared=pair.iou_by_shared,
-        area=pair.loss_by_area,
         hull=distance.by_hull,
         offset=distance.by_offset,
         side=aspect.by_side.mul_(alpha),

@@ -75,8 +75,6 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
     distance = CentreDistance(pair)
     pair.gradient(
         gradient,
-        shared=pair.iou_by_shared,
-        area=pair.loss_by_area,
         hull=distance.by_hull,
         offset=distance.by_offset,
     )

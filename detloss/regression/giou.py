@@ -78,8 +78,7 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
     empty = (pair.hull_area - pair.union).mul_(per_hull)  # share that neither box covers
     pair.gradient(
         gradient,
-        shared=pair.iou_by_shared.sub_(per_hull),
-        area=pair.loss_by_area.sub_(per_hull),
+        union=per_hull,
         hull_area=per_hull.addcmul(empty, per_hull, value=-1) if slope is None else per_hull,
         hull=None if slope is None else slope.mul_(sides.flip(0)).mul_(empty * per_hull).neg_(),
     )

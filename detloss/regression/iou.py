@@ -88,15 +88,12 @@ def _fused(
     pair = Pair(pred, target, least_side(eps))
     if mode == "log":
         overlap = pair.iou.clamp(min=eps)
-        loss, factor = -overlap.log(), overlap.reciprocal() * (pair.iou >= eps)
+        loss, fall = -overlap.log(), overlap.reciprocal() * (pair.iou >= eps)
     elif mode == "square":
-        loss, factor = 1 - pair.iou * pair.iou, 2 * pair.iou
+        loss, fall = 1 - pair.iou * pair.iou, 2 * pair.iou
     else:
-        loss, factor = 1 - pair.iou, None
-    shared, area = pair.iou_by_shared, pair.loss_by_area
-    if factor is not None:
-        shared, area = shared.mul_(factor), area.mul_(factor)
-    pair.gradient(gradient, shared=shared, area=area)
+        loss, fall = 1 - pair.iou, None
+    pair.gradient(gradient, iou=fall)
     return loss
 
 

@@ -19,9 +19,9 @@ def grid_boxes(count, seed):
 
 def autograd(measure, first, second, min_size):
     first = first.clone().requires_grad_()
-    values = measure(first, second, min_size)
-    (gradient,) = torch.autograd.grad(values.sum(), first)
-    return values.detach(), gradient
+    losses = 1 - measure(first, second, min_size)
+    (gradient,) = torch.autograd.grad(losses.sum(), first)
+    return losses.detach(), gradient
 
 
 def gradient_of(pair, **pulls):
@@ -32,27 +32,23 @@ def gradient_of(pair, **pulls):
 
 def by_hand(kind, first, second, min_size):
     pair = Pair(first, second, min_size)
-    pulls = {"shared": -pair.iou_by_shared, "area": -pair.loss_by_area}
     if kind is iou:
-        return pair.iou, gradient_of(pair, **pulls)
+        return 1 - pair.iou, gradient_of(pair)
     if kind is giou:
         sides = pair.hull.clamp(min=min_size)
         floored = sides.prod(0)
         empty = (pair.hull_area - pair.union) / floored
-        pulls["shared"] = pulls["shared"] + 1 / floored
-        pulls["area"] = pulls["area"] + 1 / floored
-        pulls["hull_area"] = -1 / floored
-        pulls["hull"] = empty / sides * step(pair.hull - min_size)
-        return pair.iou - empty, gradient_of(pair, **pulls)
+        hull = -empty / sides * step(pair.hull - min_size)
+        gradient = gradient_of(pair, union=1 / floored, hull_area=1 / floored, hull=hull)
+        return 1 - pair.iou + empty, gradient
     distance = CentreDistance(pair)
-    pulls |= {"hull": -distance.by_hull, "offset": -distance.by_offset}
+    pulls = {"hull": distance.by_hull, "offset": distance.by_offset}
+    loss = 1 - pair.iou + distance.value
     if kind is diou:
-        return pair.iou - distance.value, gradient_of(pair, **pulls)
+        return loss, gradient_of(pair, **pulls)
     aspect = AspectDifference(pair)
     alpha = aspect.value / (1 - pair.iou + aspect.value).clamp(min=1e-16)
-    side = -alpha * aspect.by_side
-    value = pair.iou - distance.value - alpha * aspect.value
-    return value, gradient_of(pair, **pulls, side=side)
+    return loss + alpha * aspect.value, gradient_of(pair, **pulls, side=alpha * aspect.by_side)
 
 
 @pytest.mark.parametrize("measure", [iou, giou, diou, ciou], ids=lambda m: m.__name__)
@@ -64,9 +60,9 @@ def test_equals_autograd_on_boxes_that_tie(measure, scale, kind):
         upright = (first[:, 2:] > first[:, :2]).all(1) & (second[:, 2:] > second[:, :2]).all(1)
         first, second = first[upright], second[upright]
         assert len(first) > 40
-    value, gradient = by_hand(measure, first, second, MIN_SIZE * scale)
+    loss, gradient = by_hand(measure, first, second, MIN_SIZE * scale)
     expected, expected_gradient = autograd(measure, first, second, MIN_SIZE * scale)
-    assert_close(value, expected)
+    assert_close(loss, expected)
     assert_close(gradient, expected_gradient)
 
 
@@ -83,9 +79,10 @@ def test_step(value, expected):
 
 
 def test_worked_by_hand():
-    """Sides 2 x 1 inside a target of area 8: IoU 1/4; wider by dx, IoU grows by 1/8 dx."""
+    """Sides 2 x 1 inside a target of area 8: IoU 1/4; wider by dx, 1 - IoU falls by 1/8 dx."""
     first, second = torch.tensor([[1.0, 0.5, 3.0, 1.5]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]])
     pair = Pair(first, second, MIN_SIZE)
     assert pair.iou.item() == 0.25
-    gradient = gradient_of(pair, shared=-pair.iou_by_shared, area=-pair.loss_by_area)
-    assert_close(gradient, torch.tensor([[-0.125, -0.25, 0.125, 0.25]]))
+    expected = torch.tensor([[0.125, 0.25, -0.125, -0.25]])
+    assert_close(gradient_of(pair), expected)
+    assert_close(gradient_of(pair, iou=torch.tensor([3.0])), 3 * expected)
