@@ -51,7 +51,7 @@ class Formula(NamedTuple):
         fused: ``fused(pred, gradient, *rows) -> loss``: writes the gradient of each row's or
             element's own loss over `gradient` (N, K), contiguous, unless that is None, and changes
             nothing else. Without it, autograd in each block.
-        in_place: Whether `fused` may use up `pred`, too: it gets a contiguous copy.
+        in_place: Whether `fused` may use up `pred`, too, which has to be a contiguous copy then.
         lean: Whether `fused` makes no tensor as large as `pred`: blocks may be larger then.
     """
 
@@ -62,10 +62,7 @@ class Formula(NamedTuple):
 
     def compute(self, pred: Tensor, gradient: Tensor | None, *rows: Tensor) -> Tensor:
         """The loss; its gradient for `pred` is written over `gradient`, if there is one."""
-        if self.in_place:
-            pred = pred.to(wide_type(pred), copy=True, memory_format=torch.contiguous_format)
-        else:
-            pred = widen(pred)
+        pred = widen(pred)
         if self.fused is not None:
             return self.fused(pred, gradient, *rows)
         if gradient is None:
@@ -218,6 +215,23 @@ class _Weights:
         return loss.sum() if per == "block" and loss.ndim else loss
 
 
+class _Room(NamedTuple):
+    """Memory of a block's size that all blocks share: each could get other memory of its own.
+
+    Attributes:
+        pred: Room for the predictions, for a formula that uses them up.
+        gradient: Room for the gradient of a half type, wide.
+    """
+
+    pred: Tensor | None
+    gradient: Tensor | None
+
+
+def _first(rows: Tensor, count: int) -> Tensor:
+    """The first `count` of `rows`."""
+    return rows if len(rows) == count else rows[:count]
+
+
 def _blocks(
     formula: Formula,
     pred: Tensor,
@@ -242,13 +256,14 @@ def _blocks(
         size = 2 * BLOCK if formula.lean and not narrow else BLOCK
         blocks = max(-(-count * width // size), 1)
     step = -(-count // blocks)
-    scratch = None
-    if gradient and narrow:
-        scratch = torch.empty(step, width, dtype=torch.float32, device=pred.device)
     dtype = wide_type(pred)
+    room = _Room(
+        pred.new_empty(step, width, dtype=dtype) if formula.in_place else None,
+        pred.new_empty(step, width, dtype=dtype) if gradient and narrow else None,
+    )
     if blocks == 1:
         weights = _Weights(weight, scale, dtype)
-        loss = _block(formula, pred, slopes, scratch, rows, weights, per, upstream)
+        loss = _block(formula, pred, slopes, room, rows, weights, per, upstream)
         return (loss.clone() if loss.is_inference() else loss), slopes
     losses: Tensor | None = None
     for block, first in enumerate(range(0, count, step)):
@@ -257,7 +272,7 @@ def _blocks(
             formula,
             pred[part],
             slopes[part] if slopes is not None else None,
-            scratch,
+            room,
             tuple(row[part] for row in rows),
             _Weights(None if weight is None else weight[part], scale, dtype),
             per,
@@ -274,18 +289,20 @@ def _block(
     formula: Formula,
     pred: Tensor,
     slopes: Tensor | None,
-    scratch: Tensor | None,
+    room: _Room,
     rows: tuple[Tensor, ...],
     weights: _Weights,
     per: Per,
     upstream: Tensor | None,
 ) -> Tensor:
     """The weighted loss of one block, maybe as an inference tensor; its gradient is written over
-    `slopes`. That of a half type is worked out in `scratch`, which is wide enough for it.
+    `slopes`.
     """
-    gradient = slopes if scratch is None else scratch[: len(pred)]
+    gradient = slopes if room.gradient is None else _first(room.gradient, len(pred))
     # a closed form needs nothing of autograd, whose bookkeeping is felt where there are few rows
     with torch.inference_mode(formula.fused is not None or torch.is_inference_mode_enabled()):
+        if room.pred is not None:
+            pred = _first(room.pred, len(pred)).copy_(pred)
         loss = formula.compute(pred, gradient, *rows)
         if slopes is not None and gradient is not None:
             weights.apply(gradient)
