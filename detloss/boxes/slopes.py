@@ -66,7 +66,7 @@ class Pair:
             self._lengths[2:].clamp_(min=0)
         self.hull, self.shared, self.side, self.target_side = self._lengths.unbind()
         self._between = b.sub_(a)
-        self._free = hull
+        self._room = hull  # its ends are done with
         self._meets = self.shared.sign()
         self.shared.clamp_(min=0)
 
@@ -155,7 +155,7 @@ class Pair:
         if hull is not None:
             mean.add_(hull, alpha=0.5)
             split.add_(hull, alpha=2)
-        ends = torch.addcmul(mean, self._between.sign_(), split, value=-0.25, out=self._free)
+        ends = torch.addcmul(mean, self._between.sign_(), split, value=-0.25, out=self._room)
         begin, end = ends.unbind()
         begin.neg_()
         if offset is not None:

@@ -354,8 +354,8 @@ class _Fused(torch.autograd.Function):
             elif ctx.per == "row" and loss.ndim > 1:
                 loss = loss.sum(-1)
             return *torch.autograd.grad(loss, pred, grad, create_graph=True), *nothing
-        blocks = ctx.formula, pred, tuple(rows), weight, ctx.scale, ctx.per
-        _, gradient = _blocks(*blocks, gradient=True, upstream=grad)
+        again = ctx.formula, pred, tuple(rows), weight, ctx.scale, ctx.per
+        _, gradient = _blocks(*again, gradient=True, upstream=grad)
         return gradient, *nothing
 
 
