@@ -216,7 +216,7 @@ boxes/looking.py
     kernels/test_device.py
 
 R41 an accelerator is asked for values
-- return tensor.device.type == "cpu" and not
+- return tensor.is_cpu and not
 + return not
 
 kernels/engine.py
@@ -591,7 +591,7 @@ R23 alpha: of a class scales both answers
 + no = yes
 
 R35 ignored rows: count in the mean
-- count = counted.sum() * logits.shape[-1]
+- count = (target != ignore_index).sum() * logits.shape[-1]
 + pass
 
 R47 ignored rows: are negatives
@@ -615,7 +615,7 @@ R58 label smoothing: lifts no negative
 + target * (1 - label_smoothing / 2)
 
 R58 label smoothing: teaches ignored rows
-- weight = only_counted(weight, counted)
+- weight = only_counted(weight, target != ignore_index)
 + pass
 
 kernels/softmax.py
