@@ -710,15 +710,20 @@ def first_failure(tree: Path, tests: Sequence[str]) -> str | None:
     return failure[1]
 
 
-def check(source: Path, bugs: Sequence[Bug]) -> None:
-    """Exits unless every bug has its place, Python imports the copy, and the tests pass there."""
+def astray(source: Path, bugs: Sequence[Bug]) -> list[str]:
+    """What is wrong with the places of the bugs that have not one place."""
     counts = [(source / bug.file).read_text().count(bug.source) for bug in bugs]
-    if astray := [
+    return [
         f"{bug.name}: {bug.source!r} occurs {count} times in {bug.file}, not once"
         for bug, count in zip(bugs, counts, strict=True)
         if count != 1
-    ]:
-        sys.exit("\n".join(astray))
+    ]
+
+
+def check(source: Path, bugs: Sequence[Bug]) -> None:
+    """Exits unless every bug has its place, Python imports the copy, and the tests pass there."""
+    if wrong := astray(source, bugs):
+        sys.exit("\n".join(wrong))
     imported = python(source, "-c", "import detloss; print(detloss.__file__)").stdout.strip()
     if imported != str(source / "detloss" / "__init__.py"):
         sys.exit(f"the tests would import {imported!r}, not the copy in {source}")
