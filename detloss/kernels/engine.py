@@ -52,7 +52,8 @@ class Formula(NamedTuple):
             element's own loss over `gradient` (N, K), contiguous, unless that is None, and changes
             nothing else. Without it, autograd in each block.
         in_place: Whether `fused` may use up `pred`, too, which has to be a contiguous copy then.
-        lean: Whether `fused` makes no tensor as large as `pred`: blocks may be larger then.
+        lean: Whether the largest tensor that `fused` needs is `gradient`, and no other comes near:
+            then blocks are twice as large.
     """
 
     value: Callable[..., Tensor]
