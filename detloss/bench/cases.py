@@ -86,14 +86,13 @@ def focal(
         return forward_backward(lambda x: loss(x[counted], one_hot()[counted]), logits)
 
     ours = partial(sigmoid_focal_loss, target=labels, reduction="sum")
-    runners: dict[str, Run] = {
-        "detloss": forward_backward(lambda x: ours(x), logits),
-        "plain formula": in_plain(forward_backward(lambda x: ours(x), logits)),
-    }
+    runners: dict[str, Run] = {}
     compiled = compiled and scale == 1
     if compiled:
         faster = torch.compile(ours, fullgraph=True)
         runners["detloss compiled"] = forward_backward(lambda x: faster(x), logits)
+    runners["detloss"] = forward_backward(lambda x: ours(x), logits)
+    runners["plain formula"] = in_plain(runners["detloss"])
     if ops := optional("torchvision.ops"):
         theirs = partial(ops.sigmoid_focal_loss, reduction="sum")
         runners["torchvision"] = masked(theirs)

@@ -42,7 +42,7 @@ class Measurement:
     Attributes:
         name: The runner.
         milliseconds: Median of a run.
-        ratio: How many times the first runner's time that is.
+        ratio: How many times that of the first runner, run in turns with it.
         difference: Largest difference from the first runner's results, relative to their largest.
         peak_bytes: Memory above what the inputs take, or None if it was not measured.
     """
@@ -53,28 +53,44 @@ class Measurement:
     difference: float
     peak_bytes: int | None = None
 
+    @property
+    def beside(self) -> float:
+        """The median of the first runner, run in turns with it."""
+        return self.milliseconds / self.ratio
 
-def compare(case: Case, device: torch.device, *, seconds: float = 4.0) -> list[Measurement]:
-    """Times the runners of `case` in turns, for about that long and at least five rounds."""
-    results = {
-        name: [r.detach().double().cpu() for r in run()] for name, run in case.runners.items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in case.runners}
+
+def compare(case: Case, device: torch.device, *, seconds: float = 3.0) -> list[Measurement]:
+    """Times each runner in turns with the first, for about that long and at least five rounds.
+
+    Only ever two: what ran before decides which caches are warm and which memory is there, and no
+    ratio should depend on what else is installed.
+    """
+    first, *others = case.runners
+    all_of_first: list[float] = []
+    measurements = []
+    for name in others or [first]:
+        pair = case.runners[first], case.runners[name]
+        difference = _difference(*([r.detach().double().cpu() for r in run()] for run in pair))
+        give_back_freed_memory()
+        ours, theirs = _in_turns(*pair, device, seconds)
+        all_of_first += ours
+        median = statistics.median(theirs)
+        ratio = median / statistics.median(ours)
+        measurements.append(Measurement(name, 1000 * median, ratio, difference))
+    median = statistics.median(all_of_first)
+    return [Measurement(first, 1000 * median, 1.0, 0.0), *(m for m in measurements if others)]
+
+
+def _in_turns(
+    one: Run, other: Run, device: torch.device, seconds: float
+) -> tuple[list[float], list[float]]:
+    """The times of each, in seconds."""
+    times: tuple[list[float], list[float]] = [], []
     until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(times[next(iter(times))]) < 5:
-        for name, run in case.runners.items():
-            times[name].append(_time(run, device))
-    medians = {name: statistics.median(taken) for name, taken in times.items()}
-    first = next(iter(medians))
-    return [
-        Measurement(
-            name,
-            milliseconds=1000 * median,
-            ratio=median / medians[first],
-            difference=_difference(results[first], results[name]),
-        )
-        for name, median in medians.items()
-    ]
+    while time.perf_counter() < until or len(times[0]) < 5:
+        times[0].append(_time(one, device))
+        times[1].append(_time(other, device))
+    return times
 
 
 def _time(run: Run, device: torch.device) -> float:
@@ -125,12 +141,17 @@ def in_fresh_process(*arguments: object) -> Any:
 def resident_peak(run: Run) -> int:
     """How far this process's resident memory rises while `run` runs, in bytes. Linux only."""
     status = Path("/proc/self/status")
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)  # memory that is free already would hide what `run` needs
+    give_back_freed_memory()  # it would hide what `run` needs
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts from now
     before = _kilobytes(status, "VmRSS")
     run()
     return 1024 * (_kilobytes(status, "VmHWM") - before)
+
+
+def give_back_freed_memory() -> None:
+    """Makes the C library return to the system what is free, where it can."""
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _kilobytes(status: Path, key: str) -> int:

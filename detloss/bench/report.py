@@ -90,7 +90,9 @@ def report(console: Console, results: Sequence[CaseResult]) -> None:
             title=f"{result.name}: {result.title} ({result.device}, {result.threads} threads)",
             title_justify="left",
         )
-        for column in ("ms", "times detloss", "difference", "peak MB", "peak / input"):
+        first = result.measurements[0].name
+        columns = "ms", f"{first} beside it", "ratio", "difference", "peak MB", "peak / input"
+        for column in columns:
             table.add_column(column, justify="right")
         for m in result.measurements:
             peak = "" if m.peak_bytes is None else f"{m.peak_bytes / 1e6:.1f}"
@@ -98,6 +100,7 @@ def report(console: Console, results: Sequence[CaseResult]) -> None:
             table.add_row(
                 m.name,
                 f"{m.milliseconds:.3g}",
+                f"{m.beside:.3g}",
                 f"{m.ratio:.2f}",
                 f"{m.difference:.1e}",
                 peak,
@@ -108,6 +111,6 @@ def report(console: Console, results: Sequence[CaseResult]) -> None:
             distance = result.measurements[0].milliseconds / result.bound_milliseconds
             console.print(
                 f"Roofline: {result.bound_milliseconds:.3g} ms to read the predictions and write "
-                f"the gradient at the bandwidth measured; detloss takes {distance:.1f} times that."
+                f"the gradient at the bandwidth measured; {first} takes {distance:.1f} times that."
             )
         console.print()

@@ -1,12 +1,13 @@
 """How the benchmark measures."""
 
+import pytest
 import torch
 from fresh_process import measures_memory, printed_by
 
 from detloss.bench.measure import Case, compare
 
 
-def test_runners_take_turns_and_differences_are_relative():
+def test_each_runner_takes_turns_with_the_first_alone_and_differences_are_relative():
     order = []
 
     def runner(name, value):
@@ -16,10 +17,19 @@ def test_runners_take_turns_and_differences_are_relative():
 
         return run
 
-    case = Case("toy", {"one": runner("one", 4.0), "other": runner("other", 5.0)}, input_bytes=8)
-    one, other = compare(case, torch.device("cpu"), seconds=0)
-    assert order == ["one", "other"] * 6
-    assert (one.difference, other.difference) == (0, 0.25)
+    runners = {"one": runner("one", 4.0), "two": runner("two", 5.0), "three": runner("three", 4.0)}
+    one, two, three = compare(Case("toy", runners, 8), torch.device("cpu"), seconds=0)
+    assert order == ["one", "two"] * 6 + ["one", "three"] * 6
+    assert (one.difference, two.difference, three.difference) == (0, 0.25, 0)
+    assert one.ratio == 1
+    assert one.beside == one.milliseconds
+    assert two.beside == pytest.approx(two.milliseconds / two.ratio)
+
+
+def test_a_runner_alone_is_timed_too():
+    case = Case("toy", {"one": lambda: [torch.ones(1)]}, input_bytes=4)
+    (one,) = compare(case, torch.device("cpu"), seconds=0)
+    assert one.milliseconds > 0
 
 
 PEAK = """
