@@ -202,18 +202,28 @@ class _Weights:
             values.masked_fill_(self.silent[:, None] if by_row else self.silent, 0)
 
     def weigh(self, loss: Tensor, per: Per) -> Tensor:
-        """`loss` weighted and summed `per` what is wanted; it may be used up.
-
-        What has one factor is summed first.
-        """
+        """`loss` weighted; it may be used up. What has one factor is summed first."""
         if per == "block" and self.ndim == 0:
             loss = loss.sum()
         elif per != "element" and self.ndim < loss.ndim == 2:
             loss = loss.sum(-1)
         self.apply(loss)
-        if per == "row" and loss.ndim == 2:
-            return loss.sum(-1)
-        return loss.sum() if per == "block" and loss.ndim else loss
+        return loss
+
+
+def _weights(
+    weight: Tensor | None, scale: Tensor | float, dtype: torch.dtype
+) -> _Weights | None:
+    """None where all factors are 1."""
+    plain = weight is None and isinstance(scale, float) and scale == 1
+    return None if plain else _Weights(weight, scale, dtype)
+
+
+def _summed(loss: Tensor, per: Per) -> Tensor:
+    """`loss` of elements, rows or a block `per` what is wanted."""
+    if per == "block":
+        return loss.sum() if loss.ndim else loss
+    return loss.sum(-1) if per == "row" and loss.ndim == 2 else loss
 
 
 class _Room(NamedTuple):
@@ -226,6 +236,9 @@ class _Room(NamedTuple):
 
     pred: Tensor | None
     gradient: Tensor | None
+
+
+_NO_ROOM = _Room(None, None)
 
 
 def _first(rows: Tensor, count: int) -> Tensor:
@@ -251,20 +264,22 @@ def _blocks(
     count, width = pred.shape
     slopes = torch.empty_like(pred, memory_format=torch.contiguous_format) if gradient else None
     narrow = pred.dtype in HALF_TYPES
-    blocks = 1
-    if may_look(pred):  # all of a size
-        keep_freed_memory()
-        size = 2 * BLOCK if formula.lean and not narrow else BLOCK
-        blocks = max(-(-count * width // size), 1)
-    step = -(-count // blocks)
     dtype = wide_type(pred)
-    room = _Room(
-        pred.new_empty(step, width, dtype=dtype) if formula.in_place else None,
-        pred.new_empty(step, width, dtype=dtype) if gradient and narrow else None,
-    )
+    keep_freed_memory()
+    size = 2 * BLOCK if formula.lean and not narrow else BLOCK
+    blocks = 1
+    if count * width > size and may_look(pred):  # all of a size
+        blocks = -(-count * width // size)
+    step = -(-count // blocks)
+    room = _NO_ROOM
+    if formula.in_place or narrow:
+        room = _Room(
+            pred.new_empty(step, width, dtype=dtype) if formula.in_place else None,
+            pred.new_empty(step, width, dtype=dtype) if gradient and narrow else None,
+        )
     if blocks == 1:
-        weights = _Weights(weight, scale, dtype)
-        loss = _block(formula, pred, slopes, room, rows, weights, per, upstream)
+        weights = _weights(weight, scale, dtype)
+        loss = _summed(_block(formula, pred, slopes, room, rows, weights, per, upstream), per)
         return (loss.clone() if loss.is_inference() else loss), slopes
     losses: Tensor | None = None
     for block, first in enumerate(range(0, count, step)):
@@ -275,10 +290,11 @@ def _blocks(
             slopes[part] if slopes is not None else None,
             room,
             tuple(row[part] for row in rows),
-            _Weights(None if weight is None else weight[part], scale, dtype),
+            _weights(None if weight is None else weight[part], scale, dtype),
             per,
             upstream[part] if upstream is not None and upstream.ndim else upstream,
         )
+        loss = _summed(loss, per)
         if losses is None:  # in one piece: what a block leaves behind would split the heap
             losses = loss.new_zeros((blocks,) if per == "block" else (count, *loss.shape[1:]))
         losses[block if per == "block" else part] = loss
@@ -292,12 +308,12 @@ def _block(
     slopes: Tensor | None,
     room: _Room,
     rows: tuple[Tensor, ...],
-    weights: _Weights,
+    weights: _Weights | None,
     per: Per,
     upstream: Tensor | None,
 ) -> Tensor:
-    """The weighted loss of one block, maybe as an inference tensor; its gradient is written over
-    `slopes`.
+    """The weighted loss of one block, not always summed yet, and maybe an inference tensor; its
+    gradient is written over `slopes`.
     """
     gradient = slopes if room.gradient is None else _first(room.gradient, len(pred))
     # a closed form needs nothing of autograd, whose bookkeeping is felt where there are few rows
@@ -306,12 +322,13 @@ def _block(
             pred = _first(room.pred, len(pred)).copy_(pred)
         loss = formula.compute(pred, gradient, *rows)
         if slopes is not None and gradient is not None:
-            weights.apply(gradient)
+            if weights is not None:
+                weights.apply(gradient)
             if upstream is not None:
                 gradient.mul_(upstream[:, None] if upstream.ndim == 1 else upstream)
             if gradient is not slopes:
                 slopes.copy_(_representable(gradient, slopes.dtype))
-        return weights.weigh(loss, per)
+        return loss if weights is None else weights.weigh(loss, per)
 
 
 class _Fused(torch.autograd.Function):
