@@ -86,9 +86,12 @@ class Pair:
             return values, None
         return values.clamp(min=floor), step(values - floor)
 
-    def side_with_floored_height(self, side: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Width, ``maximum(height, min_size - width)`` and its slope, None where that is all 1."""
-        width, height = side
+    def sides_with_floored_height(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Widths, ``maximum(height, min_size - width)`` and its slope, None where that is all 1.
+
+        (2, N): of the first boxes, then of the second.
+        """
+        width, height = self._lengths[2:].unbind(1)
         if self._regular:
             return width, height, None
         floor = self.min_size - width
@@ -102,9 +105,9 @@ class Pair:
         floor = torch.where(floor > self.target_side.prod(0), floor, 0)
         return torch.maximum(self.union, floor), step(self.union - floor)
 
-    def offset(self) -> Tensor:
-        """From the centre of the second box to that of the first, (2, N)."""
-        return torch.sub(*self._between.unbind()).mul_(0.5)
+    def twice_offset(self) -> Tensor:
+        """Twice the way from the centre of the second box to that of the first, (2, N)."""
+        return torch.sub(*self._between.unbind())
 
     def gradient(
         self,
@@ -144,8 +147,8 @@ class Pair:
         shared = shared + area  # how fast the loss falls
         by_area = [shared, area] if hull_area is None else [hull_area, shared, area]
         # of a product, each factor's slope is the other one
-        pulls = self._lengths[3 - len(by_area) : 3].flip(1).mul_(torch.stack(by_area)[:, None])
-        *through_area, split, mean = pulls.unbind()
+        pulls = self._lengths[3 - len(by_area) : 3].flip(1).unbind()
+        *through_area, split, mean = (p.mul_(rate) for p, rate in zip(pulls, by_area, strict=True))
         if through_area:
             hull = through_area[0] if hull is None else through_area[0].add_(hull)
         split.addcmul_(split, self._meets)  # twice what arrives
@@ -177,12 +180,12 @@ class CentreDistance:
     """
 
     def __init__(self, pair: Pair) -> None:
-        diagonal, slope = pair.floored(pair.hull.square().sum(0), pair.min_size**2)
-        offset = pair.offset()
-        twice = 2 / diagonal
-        self.value = offset.square().sum(0).div_(diagonal)
-        self.by_offset = offset.mul_(twice)
-        shrink = twice.mul_(self.value).neg_()
+        diagonal, slope = pair.floored(_squared_length(*pair.hull.unbind()), pair.min_size**2)
+        offset = pair.twice_offset()
+        per_diagonal = diagonal.reciprocal()
+        self.value = _squared_length(*offset.unbind()).mul_(per_diagonal).mul_(0.25)
+        self.by_offset = offset.mul_(per_diagonal)
+        shrink = per_diagonal.mul_(self.value).mul_(-2)
         if slope is not None:
             shrink.mul_(slope)
         self.by_hull = pair.hull * shrink
@@ -197,15 +200,19 @@ class AspectDifference:
     """
 
     def __init__(self, pair: Pair) -> None:
-        width, height, slope = pair.side_with_floored_height(pair.side)
-        target_width, target_height, _ = pair.side_with_floored_height(pair.target_side)
-        difference = torch.atan2(target_width, target_height)
-        difference.sub_(torch.atan2(width, height))
+        widths, heights, slope = pair.sides_with_floored_height()
+        angle, target_angle = torch.atan2(widths, heights).unbind()
+        difference = target_angle.sub_(angle)
         self.value = difference.square().mul_(4 / math.pi**2)
-        squares = (width * width).addcmul_(height, height)
-        turn = difference.div_(squares).mul_(8 / math.pi**2)
+        width, height = widths[0], heights[0]
+        turn = difference.div_(_squared_length(width, height)).mul_(8 / math.pi**2)
         self.by_side = torch.stack([-height, width]).mul_(turn)
         if slope is not None:
             by_width, by_height = self.by_side
-            by_width.sub_(by_height * (1 - slope))  # the floor shrinks as the width grows
-            by_height.mul_(slope)
+            by_width.sub_(by_height * (1 - slope[0]))  # the floor shrinks as the width grows
+            by_height.mul_(slope[0])
+
+
+def _squared_length(x: Tensor, y: Tensor) -> Tensor:
+    """``x^2 + y^2``; to stack the squares and sum them takes four times as long."""
+    return (x * x).addcmul_(y, y)

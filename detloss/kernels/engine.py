@@ -211,9 +211,7 @@ class _Weights:
         return loss
 
 
-def _weights(
-    weight: Tensor | None, scale: Tensor | float, dtype: torch.dtype
-) -> _Weights | None:
+def _weights(weight: Tensor | None, scale: Tensor | float, dtype: torch.dtype) -> _Weights | None:
     """None where all factors are 1."""
     plain = weight is None and isinstance(scale, float) and scale == 1
     return None if plain else _Weights(weight, scale, dtype)

@@ -31,12 +31,11 @@ def box_loss(
     check_reduction(reduction)
     if weight is not None:
         check_weight(weight, pred.shape, elementwise=False)
-    count = pred.shape[:-1].numel()
     return run(
         Formula(formula, fused),
         pred,
         target.to(wide_type(pred)),
         weight=weight,
-        count=count,
+        count=pred.numel() // 4,
         reduction=reduction,
     )
