@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from detloss.boxes.looking import may_look
 from detloss.kernels.elementary import exponential_
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
@@ -18,6 +19,9 @@ from detloss.kernels.targets import (
     is_index_target,
     per_class_values,
 )
+
+TINY = 1e-30
+"""A probability below it is on its way to 0."""
 
 OfClass = Callable[[Tensor, Callable[[], Tensor]], tuple[Tensor, Tensor | None]]
 
@@ -95,12 +99,9 @@ def softmax_loss(
     def fused(x: Tensor, gradient: Tensor | None, true: Tensor) -> Tensor:
         """``sum_c q_c cost_c``, and its gradient ``p sum_c q_c pull_c - q pull``."""
         assert of_class is not None
-        p = torch.log_softmax(x, -1, out=gradient)
         if of_index:
             column = true[:, None]
-            log_p = p.gather(-1, column)
-            p = exponential_(p).scatter_(-1, column, torch.zeros_like(log_p))
-            rest = p.sum(-1, keepdim=True)
+            log_p, rest = _of_true(x, column, gradient)
             loss, pull = of_class(log_p, lambda: rest)
             if factor is not None:
                 loss = loss * factor[column]
@@ -111,6 +112,7 @@ def softmax_loss(
                     gradient.mul_(pull)
             return loss[:, 0]
 
+        p = torch.log_softmax(x, -1, out=gradient)
         share = torch.zeros_like(x).scatter_(-1, true[:, None], 1) if by_index else true
         share = smooth(share)
         if factor is not None:
@@ -130,6 +132,30 @@ def softmax_loss(
         count=count,
         reduction=reduction,
     )
+
+
+def _of_true(x: Tensor, column: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
+    """``ln p`` and ``1 - p`` of the true column of each row, (N, 1); the other ``p`` are written
+    over `out`.
+
+    ``-ln p = ln(1 + (1 - p) / p)`` is exact without the logarithm of the softmax, unless some p
+    is so small that only its logarithm tells how small.
+    """
+    if may_look(x):
+        all_p = torch.softmax(x, -1, out=out)
+        p = all_p.gather(-1, column)
+        if p.numel() and p.amin().item() > TINY:
+            rest = _take_out(all_p, column)
+            return (rest / p).log1p_().neg_(), rest
+    all_log_p = torch.log_softmax(x, -1, out=out)
+    log_p = all_log_p.gather(-1, column)
+    return log_p, _take_out(exponential_(all_log_p), column)
+
+
+def _take_out(p: Tensor, column: Tensor) -> Tensor:
+    """Makes that column of each row 0 and returns the sum of the others, (N, 1)."""
+    nothing = torch.zeros_like(column, dtype=p.dtype)
+    return p.scatter_(-1, column, nothing).sum(-1, keepdim=True)
 
 
 def _rest(log_p: Tensor) -> Tensor:

@@ -112,6 +112,15 @@ def test_gradient_is_softmax_minus_one_hot(seed):
     assert_close(soft, logits.softmax(-1) - share, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("lead", [-600, -200, -95, -75, -69.5, -68.5, -5, 0, 5, 20, 80])
+def test_is_exact_however_far_ahead_or_behind_the_true_class_is(lead):
+    value, gradient = value_and_gradient(torch.tensor([[lead, 0.0, -1.0]]), torch.tensor([0]))
+    others = torch.tensor([0.0, -1.0], dtype=torch.float64).sub(lead).exp()
+    p = others / (1 + others.sum())
+    assert_close(value.double(), others.sum().log1p()[None], rtol=1e-6, atol=0)
+    assert_close(gradient.double(), torch.stack([-p.sum(), *p])[None], rtol=1e-6, atol=1e-38)
+
+
 @pytest.mark.parametrize("class_weight", [None, [1.0, 2.0, 3.0]])
 def test_all_rows_ignored_is_zero_with_a_zero_gradient(class_weight):
     loss, gradient = value_and_gradient(
