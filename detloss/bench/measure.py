@@ -24,7 +24,7 @@ class Case:
 
     Attributes:
         title: What is computed, on how much.
-        runners: Name -> how that package does it; detloss first.
+        runners: Name -> how that package does it; each is timed beside the first, detloss.
         input_bytes: Size of the predictions, the unit of the memory column.
         least_bytes: Bytes that any implementation must move, for the roofline; 0 where nobody says.
     """

@@ -83,14 +83,14 @@ def _peak(*arguments: object) -> int | None:
 
 
 def report(console: Console, results: Sequence[CaseResult]) -> None:
-    """A table a case: times, ratios to detloss, differences, peaks, and the bound."""
+    """A table a case: times, ratios to the first runner, differences, peaks, and the bound."""
     for result in results:
         table = Table(
-            "",
             title=f"{result.name}: {result.title} ({result.device}, {result.threads} threads)",
             title_justify="left",
         )
         first = result.measurements[0].name
+        table.add_column("", no_wrap=True, min_width=max(len(m.name) for m in result.measurements))
         columns = "ms", f"{first} beside it", "ratio", "difference", "peak MB", "peak / input"
         for column in columns:
             table.add_column(column, justify="right")
