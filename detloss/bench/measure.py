@@ -78,7 +78,7 @@ def compare(case: Case, device: torch.device, *, seconds: float = 3.0) -> list[M
         ratio = median / statistics.median(ours)
         measurements.append(Measurement(name, 1000 * median, ratio, difference))
     median = statistics.median(all_of_first)
-    return [Measurement(first, 1000 * median, 1.0, 0.0), *(m for m in measurements if others)]
+    return [Measurement(first, 1000 * median, 1.0, 0.0), *(measurements if others else [])]
 
 
 def _in_turns(
