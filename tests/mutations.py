@@ -639,7 +639,7 @@ R58 label smoothing: only takes from the true class
 + share * (1 - label_smoothing)
 
 R57 closed form: the logarithm of a probability that is 0
-- p.amin().item() > TINY
+- p.amin().item() > VANISHING
 + p.amin().item() >= 0
 
 R57 closed form: the gradient of soft labels is p

@@ -34,7 +34,6 @@ class Pair:
     Attributes:
         hull: Width and height of the smallest box around both, (2, N).
         shared: Sides of the intersection.
-        side: Sides of the first boxes.
         target_side: Sides of the second boxes.
         hull_area: Area of the hull, (N,).
         union: Area of the union.
@@ -64,7 +63,7 @@ class Pair:
             end[2:] = torch.maximum(-begin[2:], end[2:])
             self._lengths = lengths()
             self._lengths[2:].clamp_(min=0)
-        self.hull, self.shared, self.side, self.target_side = self._lengths.unbind()
+        self.hull, self.shared, _, self.target_side = self._lengths.unbind()
         self._between = b.sub_(a)
         self._room = hull  # its ends are done with
         self._meets = self.shared.sign()
@@ -131,7 +130,7 @@ class Pair:
             iou: How fast the loss falls with `iou`, (N,); None for 1, as ``1 - iou`` does.
             union: How fast it falls with `union` (N,), beside that through the IoU.
             hull_area: Its gradient for `hull_area`, (N,).
-            side: For `side` (2, N), beside that through the area.
+            side: For the sides of the first boxes (2, N), beside that through their area.
             hull: For `hull` (2, N), beside that through its area.
             offset: For `offset`, (2, N).
         """
@@ -196,7 +195,7 @@ class AspectDifference:
 
     Attributes:
         value: v in [0, 1], (N,).
-        by_side: Its slopes with the pair's `side`, (2, N).
+        by_side: Its slopes with the sides of the first boxes, (2, N).
     """
 
     def __init__(self, pair: Pair) -> None:

@@ -263,7 +263,8 @@ def _blocks(
     slopes = torch.empty_like(pred, memory_format=torch.contiguous_format) if gradient else None
     narrow = pred.dtype in HALF_TYPES
     dtype = wide_type(pred)
-    keep_freed_memory()
+    if pred.is_cpu:
+        keep_freed_memory()
     size = 2 * BLOCK if formula.lean and not narrow else BLOCK
     blocks = 1
     if count * width > size and may_look(pred):  # all of a size
@@ -297,7 +298,7 @@ def _blocks(
             losses = loss.new_zeros((blocks,) if per == "block" else (count, *loss.shape[1:]))
         losses[block if per == "block" else part] = loss
     assert losses is not None
-    return (losses.sum() if per == "block" else losses), slopes
+    return _summed(losses, per), slopes
 
 
 def _block(
@@ -364,11 +365,7 @@ class _Fused(torch.autograd.Function):
             return gradient, *nothing
         pred, weight, *rows = ctx.saved_tensors
         if create_graph:  # let autograd see the formula
-            loss = ctx.scale * _plain(ctx.formula, pred, tuple(rows), weight)
-            if ctx.per == "block":
-                loss = loss.sum()
-            elif ctx.per == "row" and loss.ndim > 1:
-                loss = loss.sum(-1)
+            loss = _summed(ctx.scale * _plain(ctx.formula, pred, tuple(rows), weight), ctx.per)
             return *torch.autograd.grad(loss, pred, grad, create_graph=True), *nothing
         again = ctx.formula, pred, tuple(rows), weight, ctx.scale, ctx.per
         _, gradient = _blocks(*again, gradient=True, upstream=grad)

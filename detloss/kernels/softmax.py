@@ -20,7 +20,7 @@ from detloss.kernels.targets import (
     per_class_values,
 )
 
-TINY = 1e-30
+VANISHING = 1e-30
 """A probability below it is on its way to 0."""
 
 OfClass = Callable[[Tensor, Callable[[], Tensor]], tuple[Tensor, Tensor | None]]
@@ -144,7 +144,7 @@ def _of_true(x: Tensor, column: Tensor, out: Tensor | None) -> tuple[Tensor, Ten
     if may_look(x):
         all_p = torch.softmax(x, -1, out=out)
         p = all_p.gather(-1, column)
-        if p.numel() and p.amin().item() > TINY:
+        if p.numel() and p.amin().item() > VANISHING:
             rest = _take_out(all_p, column)
             return (rest / p).log1p_().neg_(), rest
     all_log_p = torch.log_softmax(x, -1, out=out)

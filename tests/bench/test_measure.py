@@ -1,9 +1,9 @@
 """How the benchmark measures."""
 
-import pytest
 import torch
 from fresh_process import measures_memory, printed_by
 
+from detloss.bench import measure
 from detloss.bench.measure import Case, compare
 
 
@@ -22,8 +22,16 @@ def test_each_runner_takes_turns_with_the_first_alone_and_differences_are_relati
     assert order == ["one", "two"] * 6 + ["one", "three"] * 6
     assert (one.difference, two.difference, three.difference) == (0, 0.25, 0)
     assert one.ratio == 1
-    assert one.beside == one.milliseconds
-    assert two.beside == pytest.approx(two.milliseconds / two.ratio)
+
+
+def test_a_ratio_is_to_the_first_runner_in_the_same_turns(monkeypatch):
+    runners = dict.fromkeys(("one", "two", "three"), lambda: [torch.ones(1)])
+    seconds = iter([1, 2] * 5 + [3, 12] * 5)
+    monkeypatch.setattr(measure, "_time", lambda run, device: next(seconds))
+    found = compare(Case("toy", runners, 4), torch.device("cpu"), seconds=0)
+    assert [m.milliseconds for m in found] == [2000, 2000, 12000]
+    assert [m.ratio for m in found] == [1, 2, 4]
+    assert [m.beside for m in found] == [2000, 1000, 3000]
 
 
 def test_a_runner_alone_is_timed_too():
