@@ -287,8 +287,8 @@ boxes/overlaps.py
     matchers/test_max_iou.py
 
 R14 matcher: IoU over the sum of the areas
-- torch.add(a[4], b[4]).sub_(shared)
-+ torch.add(a[4], b[4])
+- (_area_of_planes(a) + _area_of_planes(b)).sub_(shared)
++ _area_of_planes(a) + _area_of_planes(b)
 
 kernels/pairs.py
     kernels/test_pairs.py matchers/test_memory.py
@@ -296,6 +296,10 @@ kernels/pairs.py
 R37 matcher: the matrix of all overlaps
 - size = min(TILE, MOST_PAIRS // max(self._boxes, 1), size)
 + pass
+
+R37 matcher: a tile's boxes by another tile's count
+- filled = torch.arange(most[first]) < counts[part, None]
++ filled = torch.arange(most[first]) < counts[first]
 
 R37 matcher: a box that begins within a tile is left out
 - start < high[..., None]
@@ -317,7 +321,7 @@ R29 matcher: a truth that overlaps nothing claims all it does not overlap
 + goal
 
 R29 matcher: a threshold of 0 takes anchors that overlap nothing
-- (best >= self.positive) & (best > 0)
+- best >= self.positive if self.positive > 0 else best > 0
 + best >= self.positive
 
 R29 matcher: overlaps tie within 1e-5
@@ -332,9 +336,13 @@ R29 matcher: low_quality has no effect
 - self.low_quality = low_quality
 + self.low_quality = True
 
+R4 matcher: a box that is not finite takes part
+- return keep_boxes(boxes, boxes.isfinite().all(1))
++ return boxes
+
 R47 matcher: a crowd region claims anchors
-- usable &= ~gt_ignore
-+ pass
+- gt_boxes if gt_ignore is None else keep_boxes(gt_boxes, ~gt_ignore)
++ gt_boxes
 
 R47 matcher: a crowd region by IoU in place of IoF
 - share = iof_of_planes(anchors, regions)

@@ -212,30 +212,40 @@ def pairwise_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
     return _measure(kind)(widen(a)[:, None], widen(b)[None], 0.0)
 
 
-def planes(boxes: Tensor) -> Tensor:
-    """x1, y1, x2, y2 and area of boxes (N, 4), each in a row of its own: (5, N)."""
-    x1, y1, x2, y2 = corners(boxes)
-    return torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)])
+def planes(boxes: Tensor, multiple: int = 1) -> Tensor:
+    """x1, y1, x2, y2 of boxes (N, 4), each in a row of its own: (4, N).
+
+    N is rounded up to that multiple; the boxes that fill it up are points. An inverted box needs no
+    care: it shares nothing with any other, which makes every measure of planes 0.
+    """
+    missing = -len(boxes) % multiple
+    return torch.cat([boxes.t(), boxes.new_zeros(4, missing)], 1)
 
 
 def iou_of_planes(a: Tensor, b: Tensor) -> Tensor:
-    """`iou` to the bit, of `planes` (5, ...) that broadcast, without a gradient: for a matcher.
+    """`iou` to the bit, of `planes` (4, ...) that broadcast, without a gradient: for a matcher.
 
-    In place and with everything prepared that has to be so only once.
+    In place, and areas before the boxes are paired.
     """
     shared = _shared_of_planes(a, b)
-    return shared.div_(torch.add(a[4], b[4]).sub_(shared).clamp_(min=TINY))
+    union = (_area_of_planes(a) + _area_of_planes(b)).sub_(shared)
+    return shared.div_(union.clamp_(min=TINY))
 
 
 def iof_of_planes(a: Tensor, b: Tensor) -> Tensor:
     """`iof` to the bit, like `iou_of_planes`."""
-    return _shared_of_planes(a, b).div_(a[4].clamp(min=TINY))
+    return _shared_of_planes(a, b).div_(_area_of_planes(a).clamp_(min=TINY))
+
+
+def _area_of_planes(boxes: Tensor) -> Tensor:
+    x1, y1, x2, y2 = boxes.unbind()
+    return (x2 - x1).mul_(y2 - y1)
 
 
 def _shared_of_planes(a: Tensor, b: Tensor) -> Tensor:
-    """The area that boxes share, of `planes` (5, ...) that broadcast, without a gradient."""
-    ax1, ay1, ax2, ay2, _ = a.unbind()
-    bx1, by1, bx2, by2, _ = b.unbind()
+    """The area that boxes share, of `planes` (4, ...) that broadcast, without a gradient."""
+    ax1, ay1, ax2, ay2 = a.unbind()
+    bx1, by1, bx2, by2 = b.unbind()
     start = torch.maximum(ax1, bx1)
     width = torch.minimum(ax2, bx2).sub_(start).clamp_(min=0)
     torch.maximum(ay1, by1, out=start)

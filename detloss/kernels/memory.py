@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-KEPT = 16 * 2**20
+KEPT = 8 * 2**20
 """Half the bytes that freed temporaries may take up before the system gets them back."""
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from detloss.boxes.looking import may_look
+from detloss.boxes.overlaps import planes
 from detloss.kernels.memory import keep_freed_memory
 
 TILE = 512
@@ -25,17 +26,16 @@ class Tiles:
     On a CPU these are the boxes that reach into the rectangle around the tile's anchors: the
     intersection of any other with each of them is exactly 0, whatever the order of the anchors,
     which only decides how many boxes are left out. Elsewhere finding them would be a wait, so
-    every tile meets all boxes; under a compiler there is one tile.
+    every tile meets all boxes, as where pairs are few; under a compiler there is one tile.
 
     Attributes:
-        anchors: Planes (P, tiles, size) of the anchors; the last tile is filled up with zeros, as
-            points that overlap nothing.
-        boxes: Planes (P, M + 1) of the boxes, the last such a point.
+        anchors: Planes (4, tiles, size) of the anchors; points fill up the last tile.
+        boxes: Planes (4, M + 1) of the boxes, the last a point.
     """
 
     def __init__(self, anchors: Tensor, boxes: Tensor) -> None:
-        """Planes (P, A) of the anchors and (P, M) of the boxes; the first four are corners."""
-        self._count, self._boxes = anchors.shape[1], boxes.shape[1]
+        """Corners (A, 4) of the anchors and (M, 4) of the boxes, all finite."""
+        self._count, self._boxes = len(anchors), len(boxes)
         size = self._count
         if may_look(anchors):
             keep_freed_memory()
@@ -43,10 +43,8 @@ class Tiles:
         elif not torch.compiler.is_compiling():
             size = min(GPU_PAIRS // max(self._boxes, 1), size)
         size = max(size, 1)
-        if missing := -self._count % size:
-            anchors = pad(anchors, (0, missing))
-        self.anchors = anchors.reshape(len(anchors), -1, size)
-        self.boxes = pad(boxes, (0, 1))
+        self.anchors = planes(anchors, size).view(4, -1, size)
+        self.boxes = pad(planes(boxes), (0, 1))
 
     def new_zeros(self, *, by_box: bool = False, dtype: torch.dtype | None = None) -> Tensor:
         """Zeros (tiles, size), one an anchor; or (tiles, M + 1), one a tile and box."""
@@ -60,33 +58,31 @@ class Tiles:
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Tiles (G,) with their boxes (G, K), in ascending order, M where a tile has fewer.
 
-        A tile without boxes is left out.
+        A tile without boxes may be left out.
         """
         if not self._count or not self._boxes:
             return
-        if not may_look(self.anchors):
-            device = self.boxes.device
-            for tile in range(self.anchors.shape[1]):
-                yield (
-                    torch.arange(tile, tile + 1, device=device),
-                    torch.arange(self._boxes, device=device)[None],
-                )
+        count, size = self.anchors.shape[1:]
+        look = may_look(self.anchors)
+        if not look or count * size * self._boxes <= CPU_PAIRS:  # so few that looking costs more
+            box = torch.arange(self._boxes, device=self.boxes.device)
+            for tiles in torch.split(torch.arange(count, device=box.device), count if look else 1):
+                yield tiles, box.expand(len(tiles), -1)
             return
-        low, high = self.anchors[:2].amin(-1), self.anchors[2:4].amax(-1)
-        start, end = self.boxes[:2, None, :-1], self.boxes[2:4, None, :-1]
+        low, high = self.anchors[:2].amin(-1), self.anchors[2:].amax(-1)
+        start, end = self.boxes[:2, None, :-1], self.boxes[2:, None, :-1]
         near = ((start < high[..., None]) & (end > low[..., None])).all(0)
         counts, tiles = near.sum(1).sort(descending=True)
         counts = counts[counts > 0]
         most = counts.tolist()
         first = 0
         while first < len(most):
-            pairs_a_tile = most[first] * self.anchors.shape[2]
+            pairs_a_tile = most[first] * size
             part = slice(first, min(first + max(CPU_PAIRS // pairs_a_tile, 1), len(most)))
-            row, box = near[tiles[part]].nonzero().unbind(1)
-            before = counts[part].cumsum(0) - counts[part]
-            place = torch.arange(len(row)) - before[row]
-            chosen = row.new_full((len(before), most[first]), self._boxes)
-            yield tiles[part], chosen.index_put_((row, place), box)
+            filled = torch.arange(most[first]) < counts[part, None]
+            its_boxes = filled.new_full(filled.shape, self._boxes, dtype=torch.long)
+            its_boxes.masked_scatter_(filled, near[tiles[part]].nonzero()[:, 1])
+            yield tiles[part], its_boxes
             first = part.stop
 
     def blocks_of(self, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -99,5 +95,5 @@ class Tiles:
             yield tiles, boxes[:, None]
 
     def pairs(self, tiles: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Planes of boxes (P, G, K, 1) and anchors (P, G, 1, size) of what `blocks` gives."""
-        return self.boxes[:, boxes][..., None], self.anchors[:, tiles][:, :, None]
+        """Planes of boxes (4, G, K, 1) and anchors (4, G, 1, size) of what `blocks` gives."""
+        return self.boxes[:, boxes][..., None], self.anchors.index_select(1, tiles)[:, :, None]

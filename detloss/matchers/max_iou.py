@@ -1,5 +1,6 @@
 """Max-IoU matching: an anchor answers for the ground truth that it overlaps most."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from detloss.boxes.checking import wide_type
 from detloss.boxes.looking import may_look
-from detloss.boxes.overlaps import iof_of_planes, iou_of_planes, planes
+from detloss.boxes.overlaps import iof_of_planes, iou_of_planes
 from detloss.kernels.pairs import Tiles
 from detloss.matchers.base import Matcher, Matches, check_match_inputs
 from detloss.registry import MATCHERS, Fraction
@@ -75,21 +76,17 @@ class MaxIoUMatcher(Matcher):
         check_match_inputs(anchors, gt_boxes, gt_ignore)
         dtype = torch.promote_types(wide_type(anchors), wide_type(gt_boxes))
         anchors, gt_boxes = anchors.to(dtype), gt_boxes.to(dtype)
-        usable = gt_boxes.isfinite().all(1)
-        if gt_ignore is not None:
-            usable &= ~gt_ignore
-        planes_of_anchors = planes_of_finite(anchors)
-        truths = planes(keep_boxes(gt_boxes, usable))
-        best, is_best = self._best(Tiles(planes_of_anchors, truths))
+        anchors = finite_only(anchors)
+        truths = finite_only(gt_boxes if gt_ignore is None else keep_boxes(gt_boxes, ~gt_ignore))
+        best, is_best = self._best(Tiles(anchors, truths))
 
-        positive = (best >= self.positive) & (best > 0)
+        positive = best >= self.positive if self.positive > 0 else best > 0
         if is_best is not None:
             positive |= is_best
         ignored = best >= self.negative
         if gt_ignore is not None:
-            regions = planes(keep_boxes(gt_boxes, gt_ignore))
-            ignored |= self._inside(Tiles(planes_of_anchors, regions))
-        target_index = self._answers(planes_of_anchors, truths, positive)
+            ignored |= self._inside(Tiles(anchors, keep_boxes(gt_boxes, gt_ignore)))
+        target_index = self._answers(anchors, truths, positive)
         return Matches(target_index, positive, ignored & ~positive)
 
     def _best(self, tiles: Tiles) -> tuple[Tensor, Tensor | None]:
@@ -122,7 +119,7 @@ class MaxIoUMatcher(Matcher):
         """(A,) the first of the truths that each positive anchor overlaps most, 0 elsewhere."""
         index = torch.zeros_like(positive, dtype=torch.long)
         chosen = positive.nonzero().view(-1) if may_look(positive) else None
-        tiles = Tiles(anchors if chosen is None else anchors[:, chosen], truths)
+        tiles = Tiles(anchors if chosen is None else anchors[chosen], truths)
         answer = tiles.new_zeros(dtype=torch.long)
         for those, near in tiles.blocks():
             overlap = iou_of_planes(*tiles.pairs(those, near))
@@ -141,13 +138,11 @@ class MaxIoUMatcher(Matcher):
         return tiles.untiled(inside)
 
 
-def planes_of_finite(boxes: Tensor) -> Tensor:
-    """`planes`; a box that is not finite, as its area tells, is a point that overlaps nothing."""
-    result = planes(boxes)
-    finite = result[4].isfinite()
-    if may_look(finite) and finite.all():
-        return result
-    return torch.where(finite, result, 0)
+def finite_only(boxes: Tensor) -> Tensor:
+    """`boxes` (A, 4), those that are not finite shrunk to a point that overlaps nothing."""
+    if may_look(boxes) and math.isfinite(boxes.sum().item()):
+        return boxes
+    return keep_boxes(boxes, boxes.isfinite().all(1))
 
 
 def keep_boxes(boxes: Tensor, kept: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from boxgen import random_boxes
 
 from detloss.boxes import pairwise_overlap
-from detloss.boxes.overlaps import iou_of_planes, planes
+from detloss.boxes.overlaps import iou_of_planes
 from detloss.kernels import pairs
 from detloss.kernels.pairs import Tiles
 from detloss.matchers import MaxIoUMatcher
@@ -20,7 +20,7 @@ def test_a_pair_that_is_left_out_shares_nothing(monkeypatch, order, count):
     if order == "sorted":
         anchors = anchors[anchors[:, 0].argsort()]
     overlap = pairwise_overlap(anchors, boxes)
-    tiles = Tiles(planes(anchors), planes(boxes))
+    tiles = Tiles(anchors, boxes)
     met = torch.zeros(tiles.anchors.shape[1] * 5, 10, dtype=torch.bool)
     for chosen, near in tiles.blocks():
         assert near.numel() * 5 <= max(40, near.shape[1] * 5)
@@ -39,7 +39,7 @@ def test_a_pair_that_is_left_out_shares_nothing(monkeypatch, order, count):
 def test_pairs_are_those_of_the_tiles(monkeypatch):
     monkeypatch.setattr(pairs, "TILE", 4)
     anchors, boxes = random_boxes(10, seed=1), random_boxes(3, seed=2)
-    tiles = Tiles(planes(anchors), planes(boxes))
+    tiles = Tiles(anchors, boxes)
     overlap = iou_of_planes(*tiles.pairs(torch.tensor([2, 0]), torch.tensor([[1, 3], [0, 2]])))
     assert overlap.shape == (2, 2, 4)
     expected = pairwise_overlap(boxes, anchors)
@@ -51,7 +51,7 @@ def test_pairs_are_those_of_the_tiles(monkeypatch):
 
 @pytest.mark.parametrize(("anchors", "boxes"), [(0, 3), (5, 0), (0, 0)])
 def test_no_pairs_no_blocks(anchors, boxes):
-    assert list(Tiles(planes(random_boxes(anchors)), planes(random_boxes(boxes))).blocks()) == []
+    assert list(Tiles(random_boxes(anchors), random_boxes(boxes)).blocks()) == []
 
 
 @pytest.mark.parametrize("seed", range(8))
