@@ -26,7 +26,7 @@ class Tiles:
     On a CPU these are the boxes that reach into the rectangle around the tile's anchors: the
     intersection of any other with each of them is exactly 0, whatever the order of the anchors,
     which only decides how many boxes are left out. Elsewhere finding them would be a wait, so
-    every tile meets all boxes, as where pairs are few; under a compiler there is one tile.
+    every tile meets all boxes; so it does where pairs are few. Under a compiler there is one tile.
 
     Attributes:
         anchors: Planes (4, tiles, size) of the anchors; points fill up the last tile.
@@ -34,7 +34,7 @@ class Tiles:
     """
 
     def __init__(self, anchors: Tensor, boxes: Tensor) -> None:
-        """Corners (A, 4) of the anchors and (M, 4) of the boxes, all finite."""
+        """Corners of the anchors (A, 4), finite, and of the boxes (M, 4)."""
         self._count, self._boxes = len(anchors), len(boxes)
         size = self._count
         if may_look(anchors):

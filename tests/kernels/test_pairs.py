@@ -73,7 +73,12 @@ def test_matches_do_not_depend_on_the_blocks(monkeypatch, seed, low_quality):
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("low_quality", [True, False])
-def test_an_anchor_that_is_not_finite_takes_nothing_from_its_neighbours(broken, low_quality):
+@pytest.mark.parametrize("pairs_of_a_block", [64, pairs.CPU_PAIRS])
+def test_an_anchor_that_is_not_finite_takes_nothing_from_its_neighbours(
+    monkeypatch, pairs_of_a_block, low_quality, broken
+):
+    monkeypatch.setattr(pairs, "CPU_PAIRS", pairs_of_a_block)
+    monkeypatch.setattr(pairs, "TILE", 8)
     anchors = random_boxes(50, seed=1)
     boxes = anchors[:4] + 4
     matcher = MaxIoUMatcher(low_quality=low_quality)
@@ -83,3 +88,24 @@ def test_an_anchor_that_is_not_finite_takes_nothing_from_its_neighbours(broken, 
     assert torch.equal(got.positive[:-2], expected.positive)
     assert expected.positive.any()
     assert not (got.positive | got.ignored)[-2:].any()
+
+
+@pytest.mark.parametrize("broken", ["anchor", "box", "both"])
+@pytest.mark.parametrize("pairs_of_a_block", [64, pairs.CPU_PAIRS])
+def test_a_box_whose_area_overflows_takes_nothing_from_its_neighbours(
+    monkeypatch, pairs_of_a_block, broken
+):
+    monkeypatch.setattr(pairs, "CPU_PAIRS", pairs_of_a_block)
+    monkeypatch.setattr(pairs, "TILE", 8)
+    anchors = random_boxes(50, seed=1, dtype=torch.float32)
+    boxes = anchors[:4] + 4
+    expected = MaxIoUMatcher()(anchors, boxes)
+    huge = torch.tensor([[-1e30, -1e30, 1e30, 1e30]])
+    got = MaxIoUMatcher()(
+        anchors if broken == "box" else torch.cat([anchors, huge]),
+        boxes if broken == "anchor" else torch.cat([boxes, huge]),
+    )
+    assert torch.equal(got.positive[:50], expected.positive)
+    assert torch.equal(got.target_index[:50], expected.target_index)
+    assert expected.positive.any()
+    assert not (got.positive | got.ignored)[50:].any()
