@@ -94,12 +94,10 @@ def _in_turns(
 
 
 def _time(run: Run, device: torch.device) -> float:
-    """Seconds of a run, and of giving back the memory that it leaves."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     began = time.perf_counter()
     run()
-    free_a_piece()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - began
@@ -148,15 +146,6 @@ def resident_peak(run: Run) -> int:
     before = _kilobytes(status, "VmRSS")
     run()
     return 1024 * (_kilobytes(status, "VmHWM") - before)
-
-
-def free_a_piece() -> None:
-    """Makes the C library give back what it would with the next piece of some size that is freed.
-
-    glibc looks at the end of the heap when one of 64 KiB or more is; otherwise giving back what a
-    run has left, hundreds of megabytes, would count as time of whoever runs next.
-    """
-    torch.empty(128 * 2**10, dtype=torch.uint8)
 
 
 def give_back_freed_memory() -> None:

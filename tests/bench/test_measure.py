@@ -34,14 +34,6 @@ def test_a_ratio_is_to_the_first_runner_in_the_same_turns(monkeypatch):
     assert [m.beside for m in found] == [2000, 1000, 3000]
 
 
-def test_a_run_pays_for_giving_back_what_it_leaves(monkeypatch):
-    order = []
-    monkeypatch.setattr(measure, "free_a_piece", lambda: order.append("free"))
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: order.append("clock") or 0.0)
-    measure._time(lambda: order.append("run"), torch.device("cpu"))
-    assert order == ["clock", "run", "free", "clock"]
-
-
 def test_a_runner_alone_is_timed_too():
     case = Case("toy", {"one": lambda: [torch.ones(1)]}, input_bytes=4)
     (one,) = compare(case, torch.device("cpu"), seconds=0)
