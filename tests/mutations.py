@@ -287,8 +287,8 @@ boxes/overlaps.py
     matchers/test_max_iou.py
 
 R14 matcher: IoU over the sum of the areas
-- (_area_of_planes(a) + _area_of_planes(b)).sub_(shared)
-+ _area_of_planes(a) + _area_of_planes(b)
+- (area_of_planes(a) + area_of_planes(b)).sub_(shared)
++ area_of_planes(a) + area_of_planes(b)
 
 kernels/pairs.py
     kernels/test_pairs.py matchers/test_memory.py
@@ -337,7 +337,7 @@ R29 matcher: low_quality has no effect
 + self.low_quality = True
 
 R4 matcher: a box that is not finite takes part
-- return keep_boxes(boxes, boxes.isfinite().all(1))
+- return keep_boxes(boxes, area_of_planes(boxes.t()).isfinite())
 + return boxes
 
 R47 matcher: a crowd region claims anchors

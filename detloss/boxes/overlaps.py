@@ -228,16 +228,17 @@ def iou_of_planes(a: Tensor, b: Tensor) -> Tensor:
     In place, and areas before the boxes are paired.
     """
     shared = _shared_of_planes(a, b)
-    union = (_area_of_planes(a) + _area_of_planes(b)).sub_(shared)
+    union = (area_of_planes(a) + area_of_planes(b)).sub_(shared)
     return shared.div_(union.clamp_(min=TINY))
 
 
 def iof_of_planes(a: Tensor, b: Tensor) -> Tensor:
     """`iof` to the bit, like `iou_of_planes`."""
-    return _shared_of_planes(a, b).div_(_area_of_planes(a).clamp_(min=TINY))
+    return _shared_of_planes(a, b).div_(area_of_planes(a).clamp_(min=TINY))
 
 
-def _area_of_planes(boxes: Tensor) -> Tensor:
+def area_of_planes(boxes: Tensor) -> Tensor:
+    """Width times height of `planes` (4, ...), whatever their signs: finite if all of it is."""
     x1, y1, x2, y2 = boxes.unbind()
     return (x2 - x1).mul_(y2 - y1)
 

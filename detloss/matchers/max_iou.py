@@ -1,6 +1,5 @@
 """Max-IoU matching: an anchor answers for the ground truth that it overlaps most."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,10 +7,13 @@ from torch import Tensor
 
 from detloss.boxes.checking import wide_type
 from detloss.boxes.looking import may_look
-from detloss.boxes.overlaps import iof_of_planes, iou_of_planes
+from detloss.boxes.overlaps import area_of_planes, iof_of_planes, iou_of_planes
 from detloss.kernels.pairs import Tiles
 from detloss.matchers.base import Matcher, Matches, check_match_inputs
 from detloss.registry import MATCHERS, Fraction
+
+FAR = 1e15
+"""Boxes within this distance have finite areas in every dtype that overlaps are computed in."""
 
 
 @MATCHERS.register("max_iou")
@@ -139,10 +141,10 @@ class MaxIoUMatcher(Matcher):
 
 
 def finite_only(boxes: Tensor) -> Tensor:
-    """`boxes` (A, 4), those that are not finite shrunk to a point that overlaps nothing."""
-    if may_look(boxes) and math.isfinite(boxes.sum().item()):
+    """`boxes` (A, 4), those that are not finite, or whose area is not, shrunk to a point."""
+    if may_look(boxes) and boxes.norm().item() < FAR:
         return boxes
-    return keep_boxes(boxes, boxes.isfinite().all(1))
+    return keep_boxes(boxes, area_of_planes(boxes.t()).isfinite())
 
 
 def keep_boxes(boxes: Tensor, kept: Tensor) -> Tensor:

@@ -91,16 +91,19 @@ def test_an_anchor_that_is_not_finite_takes_nothing_from_its_neighbours(
 
 
 @pytest.mark.parametrize("broken", ["anchor", "box", "both"])
+@pytest.mark.parametrize(
+    "huge", [[-1e30, -1e30, 1e30, 1e30], [-3e38, 5.0, 3e38, 5.0], [3e38, 5.0, -3e38, 5.0]]
+)
 @pytest.mark.parametrize("pairs_of_a_block", [64, pairs.CPU_PAIRS])
 def test_a_box_whose_area_overflows_takes_nothing_from_its_neighbours(
-    monkeypatch, pairs_of_a_block, broken
+    monkeypatch, pairs_of_a_block, huge, broken
 ):
     monkeypatch.setattr(pairs, "CPU_PAIRS", pairs_of_a_block)
     monkeypatch.setattr(pairs, "TILE", 8)
     anchors = random_boxes(50, seed=1, dtype=torch.float32)
     boxes = anchors[:4] + 4
     expected = MaxIoUMatcher()(anchors, boxes)
-    huge = torch.tensor([[-1e30, -1e30, 1e30, 1e30]])
+    huge = torch.tensor([huge])
     got = MaxIoUMatcher()(
         anchors if broken == "box" else torch.cat([anchors, huge]),
         boxes if broken == "anchor" else torch.cat([boxes, huge]),
