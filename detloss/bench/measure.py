@@ -17,6 +17,10 @@ from torch import Tensor
 Run = Callable[[], Sequence[Tensor]]
 """Computes what is measured and returns the results that all runners must agree on."""
 
+SETTLING, COUNTED = 2, 2
+"""Runs of a turn: the first find the memory and the caches as the other runner left them."""
+LEAST_TURNS = 3
+
 
 @dataclass(frozen=True)
 class Case:
@@ -59,11 +63,12 @@ class Measurement:
         return self.milliseconds / self.ratio
 
 
-def compare(case: Case, device: torch.device, *, seconds: float = 3.0) -> list[Measurement]:
-    """Times each runner in turns with the first, for about that long and at least five rounds.
+def compare(case: Case, device: torch.device, *, seconds: float = 4.0) -> list[Measurement]:
+    """Times each runner in turns with the first, for about that long and at least three turns.
 
-    Only ever two: what ran before decides which caches are warm and which memory is there, and no
-    ratio should depend on what else is installed.
+    What ran before decides which caches are warm and which memory is there. So only ever two take
+    turns, and no ratio depends on what else is installed; and of the four runs of a turn only the
+    last two count, since who uses one package has not run the other just before.
     """
     first, *others = case.runners
     all_of_first: list[float] = []
@@ -84,12 +89,13 @@ def compare(case: Case, device: torch.device, *, seconds: float = 3.0) -> list[M
 def _in_turns(
     one: Run, other: Run, device: torch.device, seconds: float
 ) -> tuple[list[float], list[float]]:
-    """The times of each, in seconds."""
+    """The times of each that count, in seconds."""
     times: tuple[list[float], list[float]] = [], []
     until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(times[0]) < 5:
-        times[0].append(_time(one, device))
-        times[1].append(_time(other, device))
+    while time.perf_counter() < until or len(times[0]) < LEAST_TURNS * COUNTED:
+        for run, counted in zip((one, other), times, strict=True):
+            turn = [_time(run, device) for _ in range(SETTLING + COUNTED)]
+            counted += turn[SETTLING:]
     return times
 
 

@@ -19,14 +19,16 @@ def test_each_runner_takes_turns_with_the_first_alone_and_differences_are_relati
 
     runners = {"one": runner("one", 4.0), "two": runner("two", 5.0), "three": runner("three", 4.0)}
     one, two, three = compare(Case("toy", runners, 8), torch.device("cpu"), seconds=0)
-    assert order == ["one", "two"] * 6 + ["one", "three"] * 6
+    turns = ["one"] * 4 + ["two"] * 4, ["one"] * 4 + ["three"] * 4
+    assert order == ["one", "two", *turns[0] * 3, "one", "three", *turns[1] * 3]
     assert (one.difference, two.difference, three.difference) == (0, 0.25, 0)
     assert one.ratio == 1
 
 
-def test_a_ratio_is_to_the_first_runner_in_the_same_turns(monkeypatch):
+def test_a_ratio_is_to_the_first_runner_in_the_same_turns_without_their_first_runs(monkeypatch):
     runners = dict.fromkeys(("one", "two", "three"), lambda: [torch.ones(1)])
-    seconds = iter([1, 2] * 5 + [3, 12] * 5)
+    beside_two, beside_three = [90, 70, 1, 1, 80, 60, 2, 2], [50, 90, 3, 3, 60, 80, 12, 12]
+    seconds = iter(beside_two * 3 + beside_three * 3)
     monkeypatch.setattr(measure, "_time", lambda run, device: next(seconds))
     found = compare(Case("toy", runners, 4), torch.device("cpu"), seconds=0)
     assert [m.milliseconds for m in found] == [2000, 2000, 12000]
