@@ -42,9 +42,9 @@ def test_check_says_what_is_wrong(call, tmp_path):
 
 
 def test_bench_as_json(call):
-    result = call("bench", "--only", "focal-detr", "--no-memory", "--json")
+    result = call("bench", "--only", "dense-hinge", "--no-memory", "--json")
     (case,) = json.loads(result.output)
-    assert case["name"] == "focal-detr"
+    assert case["name"] == "dense-hinge"
     assert case["measurements"][0]["name"] == "detloss"
 
 

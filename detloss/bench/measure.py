@@ -63,27 +63,20 @@ class Measurement:
         return self.milliseconds / self.ratio
 
 
-def compare(case: Case, device: torch.device, *, seconds: float = 4.0) -> list[Measurement]:
-    """Times each runner in turns with the first, for about that long and at least three turns.
+def compare(case: Case, name: str, device: torch.device, *, seconds: float = 4.0) -> Measurement:
+    """Times that runner in turns with the first, for about that long and at least three turns.
 
-    What ran before decides which caches are warm and which memory is there. So only ever two take
-    turns, and no ratio depends on what else is installed; and of the four runs of a turn only the
-    last two count, since who uses one package has not run the other just before.
+    What ran before decides which caches are warm and which memory is there. So of the four runs of
+    a turn only the last two count, since who uses one package has not run the other just before;
+    and a process should compare one pair, so that no ratio depends on what else is installed.
     """
-    first, *others = case.runners
-    all_of_first: list[float] = []
-    measurements = []
-    for name in others or [first]:
-        pair = case.runners[first], case.runners[name]
-        difference = _difference(*([r.detach().double().cpu() for r in run()] for run in pair))
-        give_back_freed_memory()
-        ours, theirs = _in_turns(*pair, device, seconds)
-        all_of_first += ours
-        median = statistics.median(theirs)
-        ratio = median / statistics.median(ours)
-        measurements.append(Measurement(name, 1000 * median, ratio, difference))
-    median = statistics.median(all_of_first)
-    return [Measurement(first, 1000 * median, 1.0, 0.0), *(measurements if others else [])]
+    first = next(iter(case.runners))
+    pair = case.runners[first], case.runners[name]
+    difference = _difference(*([r.detach().double().cpu() for r in run()] for run in pair))
+    give_back_freed_memory()
+    ours, theirs = _in_turns(*pair, device, seconds)
+    median = statistics.median(theirs)
+    return Measurement(name, 1000 * median, median / statistics.median(ours), difference)
 
 
 def _in_turns(

@@ -1,11 +1,11 @@
-"""The fresh process in which a case is timed, or the peak memory of one of its runners taken.
+"""The fresh process in which a case is looked at: two runners timed, or the peak of one taken.
 
-Run as ``python -m detloss.bench.process CASE DEVICE THREADS [RUNNER]``.
+Run as ``python -m detloss.bench.process TASK CASE DEVICE THREADS [RUNNER]``.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import torch
@@ -15,25 +15,29 @@ from detloss.bench.measure import compare, resident_peak
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the measurements of a case, or the peak of one of its runners, in bytes, as JSON."""
-    case, device_name, threads, *runners = arguments
+    """Prints as JSON what one of `TASKS` finds."""
+    task, case, device, threads, *runner = arguments
     torch.set_num_threads(int(threads))
-    device = torch.device(device_name)
-    print(json.dumps(peak(case, runners[0], device) if runners else times(case, device)))
+    print(json.dumps(TASKS[task](case, torch.device(device), *runner)))
 
 
-def times(case: str, device: torch.device) -> dict[str, object]:
-    """What `CaseResult` has of a case."""
+def describe(case: str, device: torch.device) -> dict[str, object]:
+    """What is computed, on how much, and the names of the runners."""
     built = CASES[case](device, 1.0)
     return {
         "title": built.title,
+        "runners": list(built.runners),
         "input_bytes": built.input_bytes,
         "least_bytes": built.least_bytes,
-        "measurements": [asdict(m) for m in compare(built, device)],
     }
 
 
-def peak(case: str, runner: str, device: torch.device) -> int:
+def times(case: str, device: torch.device, runner: str) -> dict[str, object]:
+    """The measurement of a runner beside the first."""
+    return asdict(compare(CASES[case](device, 1.0), runner, device))
+
+
+def peak(case: str, device: torch.device, runner: str) -> int:
     """Peak memory of a runner, above what its inputs take."""
     run = CASES[case](device, 1.0).runners[runner]
     run()  # what a first call loads or compiles is nobody's peak
@@ -45,6 +49,9 @@ def peak(case: str, runner: str, device: torch.device) -> int:
     run()
     torch.cuda.synchronize(device)
     return torch.cuda.max_memory_allocated(device) - before
+
+
+TASKS: dict[str, Callable[..., object]] = {"describe": describe, "times": times, "peak": peak}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Running the cases and printing what they came to."""
 
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -52,12 +53,11 @@ def run_cases(
     for name in chosen:
         if show:
             print(f"{name} ...", file=sys.stderr)
-        found = in_fresh_process(name, device, threads)
-        measurements = [Measurement(**values) for values in found["measurements"]]
+        setting = name, device, threads
+        found = in_fresh_process("describe", *setting)
+        measurements = _measurements(setting, *found["runners"])
         if memory:
-            measurements = [
-                replace(m, peak_bytes=_peak(name, device, threads, m.name)) for m in measurements
-            ]
+            measurements = [replace(m, peak_bytes=_peak(setting, m.name)) for m in measurements]
         least = found["least_bytes"]
         results.append(
             CaseResult(
@@ -73,10 +73,23 @@ def run_cases(
     return results
 
 
-def _peak(*arguments: object) -> int | None:
+Setting = tuple[str, torch.device, int]
+"""Case, device, threads."""
+
+
+def _measurements(setting: Setting, first: str, *others: str) -> list[Measurement]:
+    """The first runner and the others, each timed beside the first in a process of their own."""
+    beside = [
+        Measurement(**in_fresh_process("times", *setting, name)) for name in others or [first]
+    ]
+    milliseconds = statistics.median(m.beside for m in beside)
+    return [Measurement(first, milliseconds, 1.0, 0.0), *(beside if others else [])]
+
+
+def _peak(setting: Setting, runner: str) -> int | None:
     """The peak of a runner, None where it fails, as on a CPU of a system other than Linux."""
     try:
-        peak: int = in_fresh_process(*arguments)
+        peak: int = in_fresh_process("peak", *setting, runner)
     except RuntimeError:
         return None
     return peak

@@ -3,11 +3,13 @@
 import torch
 from fresh_process import measures_memory, printed_by
 
-from detloss.bench import measure
+from detloss.bench import measure, report
 from detloss.bench.measure import Case, compare
 
+CPU = torch.device("cpu")
 
-def test_each_runner_takes_turns_with_the_first_alone_and_differences_are_relative():
+
+def test_runners_take_turns_of_four_and_differences_are_relative():
     order = []
 
     def runner(name, value):
@@ -17,29 +19,49 @@ def test_each_runner_takes_turns_with_the_first_alone_and_differences_are_relati
 
         return run
 
-    runners = {"one": runner("one", 4.0), "two": runner("two", 5.0), "three": runner("three", 4.0)}
-    one, two, three = compare(Case("toy", runners, 8), torch.device("cpu"), seconds=0)
-    turns = ["one"] * 4 + ["two"] * 4, ["one"] * 4 + ["three"] * 4
-    assert order == ["one", "two", *turns[0] * 3, "one", "three", *turns[1] * 3]
-    assert (one.difference, two.difference, three.difference) == (0, 0.25, 0)
-    assert one.ratio == 1
+    case = Case("toy", {"one": runner("one", 4.0), "two": runner("two", 5.0)}, input_bytes=8)
+    assert compare(case, "two", CPU, seconds=0).difference == 0.25
+    assert order == ["one", "two", *(["one"] * 4 + ["two"] * 4) * 3]
+    assert compare(case, "one", CPU, seconds=0).difference == 0
 
 
-def test_a_ratio_is_to_the_first_runner_in_the_same_turns_without_their_first_runs(monkeypatch):
-    runners = dict.fromkeys(("one", "two", "three"), lambda: [torch.ones(1)])
-    beside_two, beside_three = [90, 70, 1, 1, 80, 60, 2, 2], [50, 90, 3, 3, 60, 80, 12, 12]
-    seconds = iter(beside_two * 3 + beside_three * 3)
+def test_a_ratio_is_to_the_first_runner_without_the_first_runs_of_a_turn(monkeypatch):
+    case = Case("toy", dict.fromkeys(("one", "two"), lambda: [torch.ones(1)]), input_bytes=4)
+    seconds = iter([50, 90, 3, 3, 60, 80, 12, 12] * 3)
     monkeypatch.setattr(measure, "_time", lambda run, device: next(seconds))
-    found = compare(Case("toy", runners, 4), torch.device("cpu"), seconds=0)
-    assert [m.milliseconds for m in found] == [2000, 2000, 12000]
-    assert [m.ratio for m in found] == [1, 2, 4]
-    assert [m.beside for m in found] == [2000, 1000, 3000]
+    two = compare(case, "two", CPU, seconds=0)
+    assert (two.name, two.milliseconds, two.ratio, two.beside) == ("two", 12000, 4, 3000)
 
 
-def test_a_runner_alone_is_timed_too():
-    case = Case("toy", {"one": lambda: [torch.ones(1)]}, input_bytes=4)
-    (one,) = compare(case, torch.device("cpu"), seconds=0)
-    assert one.milliseconds > 0
+def test_every_peer_is_beside_the_first_in_a_process_of_its_own(monkeypatch):
+    runners = {"toy": ["one", "two", "three"], "lone": ["one"]}
+    ran = []
+
+    def in_fresh_process(task, name, device, threads, *runner):
+        ran.append((task, name, *runner))
+        if task == "describe":
+            described = {"title": "a toy", "input_bytes": 4, "least_bytes": 0}
+            return {"runners": runners[name], **described}
+        (peer,) = runner
+        milliseconds, ratio = {"one": (3.0, 1.5), "two": (8.0, 2.0), "three": (60.0, 10.0)}[peer]
+        return {"name": peer, "milliseconds": milliseconds, "ratio": ratio, "difference": 0.0}
+
+    monkeypatch.setattr(report, "CASES", runners)
+    monkeypatch.setattr(report, "in_fresh_process", in_fresh_process)
+    toy, lone = report.run_cases(["toy", "lone"], CPU, memory=False, show=False)
+    assert [(m.name, m.milliseconds, m.ratio) for m in toy.measurements] == [
+        ("one", 5.0, 1.0),  # 4 beside the second, 6 beside the third
+        ("two", 8.0, 2.0),
+        ("three", 60.0, 10.0),
+    ]
+    assert [(m.name, m.milliseconds, m.ratio) for m in lone.measurements] == [("one", 2.0, 1.0)]
+    assert ran == [
+        ("describe", "toy"),
+        ("times", "toy", "two"),
+        ("times", "toy", "three"),
+        ("describe", "lone"),
+        ("times", "lone", "one"),
+    ]
 
 
 PEAK = """
