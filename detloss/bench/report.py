@@ -12,6 +12,9 @@ from rich.table import Table
 from detloss.bench.cases import CASES
 from detloss.bench.measure import Measurement, bandwidth, in_fresh_process
 
+Setting = tuple[str, torch.device, int]
+"""Case, device, threads."""
+
 
 @dataclass(frozen=True)
 class CaseResult:
@@ -71,10 +74,6 @@ def run_cases(
             )
         )
     return results
-
-
-Setting = tuple[str, torch.device, int]
-"""Case, device, threads."""
 
 
 def _measurements(setting: Setting, first: str, *others: str) -> list[Measurement]:
