@@ -579,8 +579,8 @@ R21 closed form: softmax focal loss fades with p
 + fade = (1 - rest).pow(gamma)
 
 R7 closed form: 0 / 0 where p rounds to 1
-- torch.where(rest > 0, log_p.exp() * -log_p / rest, 1)
-+ log_p.exp() * -log_p / rest
+- ratio.masked_fill_(rest <= 0, 1)
++ pass
 
 R23 softmax focal loss: takes a scalar alpha
 - isinstance(alpha, int | float) or (isinstance(alpha, Tensor) and alpha.ndim == 0)

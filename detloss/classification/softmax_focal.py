@@ -102,8 +102,10 @@ def _of_class(
     """``(1 - p)^gamma * -ln p`` and ``(1 - p)^gamma (1 + gamma p * -ln p / (1 - p))``."""
     rest = one_minus_p()
     fade = rest.pow(gamma)
-    ratio = torch.where(rest > 0, log_p.exp() * -log_p / rest, 1)  # towards 1 as p goes to 1
-    return -fade * log_p, fade * (1 + gamma * ratio)
+    cost = -log_p
+    ratio = log_p.exp().mul_(cost).div_(rest)
+    ratio.masked_fill_(rest <= 0, 1)  # towards 1 as p goes to 1
+    return cost.mul_(fade), ratio.mul_(gamma).add_(1).mul_(fade)
 
 
 def _focal_terms(x: Tensor, gamma: float) -> Tensor:

@@ -23,6 +23,11 @@ from detloss.kernels.reduction import Reduction, at_least_one, reduce
 BLOCK = 262_144
 """Predictions in a block: with its temporaries about the size of a core's second-level cache."""
 
+LEAN_BLOCK = 4_194_304
+"""The same for a formula without such temporaries. Up to 128 classes it holds the 32,768 rows from
+which PyTorch spreads an operator of one value a row over the cores; below, one core has to fetch
+what the others have just computed.
+"""
 
 Per = Literal["element", "row", "block"]
 """What a loss is wanted of: as the formula gives it, summed over a row, or over everything."""
@@ -53,7 +58,7 @@ class Formula(NamedTuple):
             nothing else. Without it, autograd in each block.
         in_place: Whether `fused` may use up `pred`, too, which has to be a contiguous copy then.
         lean: Whether the largest tensor that `fused` needs is `gradient`, and no other comes near:
-            then blocks are twice as large.
+            then blocks may be much larger.
     """
 
     value: Callable[..., Tensor]
@@ -265,7 +270,9 @@ def _blocks(
     dtype = wide_type(pred)
     if pred.is_cpu:
         keep_freed_memory()
-    size = 2 * BLOCK if formula.lean and not narrow else BLOCK
+    size = BLOCK
+    if formula.lean and not narrow:  # without a gradient to write over, a temporary like it
+        size = LEAN_BLOCK if gradient else 2 * BLOCK
     blocks = 1
     if count * width > size and may_look(pred):  # all of a size
         blocks = -(-count * width // size)

@@ -154,7 +154,7 @@ def _of_true(x: Tensor, column: Tensor, out: Tensor | None) -> tuple[Tensor, Ten
 
 def _take_out(p: Tensor, column: Tensor) -> Tensor:
     """Makes that column of each row 0 and returns the sum of the others, (N, 1)."""
-    nothing = torch.zeros_like(column, dtype=p.dtype)
+    nothing = p.new_zeros(()).expand_as(column)  # a number to scatter is slower
     return p.scatter_(-1, column, nothing).sum(-1, keepdim=True)
 
 

@@ -42,7 +42,8 @@ def plainly(function):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(engine, "BLOCK", 2 * CLASSES)
+    for name in ("BLOCK", "LEAN_BLOCK"):
+        monkeypatch.setattr(engine, name, 2 * CLASSES)
 
 
 def value_and_gradient(loss, pred, target, weight, reduction):
