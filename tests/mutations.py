@@ -98,6 +98,10 @@ R14 closed form: IoU over the sum of the areas
 - area.add_(target_area).sub_(shared)
 + area.add_(target_area)
 
+R14 closed form: pairs beyond equal parts are lost
+- self._size = self._count - (parts - 1) * self._stride
++ self._size = self._stride
+
 R14 closed form: intersection not clamped
 - self.shared.clamp_(min=0)
 + pass
@@ -119,8 +123,8 @@ R16 closed form: CIoU without w^2 + h^2
 + turn = difference.mul_(8 / math.pi**2)
 
 R16 closed form: CIoU turns the wrong way
-- torch.stack([-height, width])
-+ torch.stack([height, -width])
+- torch.stack([-height, width], dim=1)
++ torch.stack([height, -width], dim=1)
 
 R19 closed form: no gradient where boxes touch
 - self._meets = self.shared.sign()

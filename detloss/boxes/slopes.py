@@ -6,6 +6,11 @@ over memory. A box is two intervals, so every length is (2, N): all widths, then
 first corner of a box is kept with its sign turned, then both ends of an interval are alike: a
 length is their sum, and the longer interval has the larger ends.
 
+Many pairs are cut into parts, one a core, so that N stands for two axes, (parts, pairs of a part).
+All that is computed of a part lies together in memory. PyTorch gives each core an equal share of
+the values, in the order of the memory, whatever the shape: so it is always the same core that works
+on a part, and what it needs is in its own cache. Otherwise up to half of it is in another core's.
+
 On a CPU it is looked at once whether a box is so small, flat or inverted that a floor or a
 collapsed side needs its own slope.
 """
@@ -17,10 +22,19 @@ from torch import Tensor
 
 from detloss.boxes.looking import may_look
 
+LEAST_PART = 4096
+"""Pairs of a part at least; PyTorch spreads nothing over the cores that has under 32,768 values."""
+
 
 def step(values: Tensor) -> Tensor:
     """1 where positive, 0 where negative, 1/2 at 0: the slope of ``maximum(values, 0)``."""
     return values.sign().add_(1).mul_(0.5)
+
+
+def _parts(boxes: Tensor) -> int:
+    """Into how many parts to cut `boxes` (N, 4)."""
+    cores = torch.get_num_threads() if boxes.is_cpu else 1
+    return max(min(cores, len(boxes) // LEAST_PART), 1)
 
 
 def _all_above(values: Tensor, floor: float) -> bool:
@@ -29,7 +43,7 @@ def _all_above(values: Tensor, floor: float) -> bool:
 
 
 class Pair:
-    """Pairs of boxes (N, 4), and how the overlap of each moves with the first.
+    """Pairs of boxes, (pairs, 4) each, and how the overlap moves with the first of a pair.
 
     Attributes:
         hull: Width and height of the smallest box around both, (2, N).
@@ -41,10 +55,14 @@ class Pair:
     """
 
     def __init__(self, first: Tensor, second: Tensor, min_size: float) -> None:
+        self._count = len(first)
+        parts = _parts(first)
+        self._stride = max(self._count // parts, 1)
+        self._size = self._count - (parts - 1) * self._stride
         # four boxes, two ends, two axes; `cat` takes an eighth of a transposed copy's time
-        boxes = first.new_empty(16, len(first))
-        torch.cat([first.t(), second.t()], out=boxes[8:])
-        boxes = boxes.view(4, 2, 2, -1)
+        planes = first.new_empty(parts, 16, self._size).transpose(0, 1)
+        torch.cat([self._parted(first), self._parted(second)], out=planes[8:])
+        boxes = planes.view(4, 2, 2, parts, self._size)
         begin, end = boxes.unbind(1)
         begin.neg_()
         hull, intersection, a, b = boxes.unbind()
@@ -75,6 +93,22 @@ class Pair:
         union, self._union_slope = self._floored_union()
         self._per_union = union.reciprocal()
         self.iou = shared.div_(union)
+
+    def _parted(self, rows: Tensor) -> Tensor:
+        """`rows`, (pairs, ...), as (..., parts, pairs of a part), a view.
+
+        All parts are of a size: where the pairs cannot be divided so, a few are in two parts.
+        """
+        parts: Tensor = rows.unfold(0, self._size, self._stride)
+        return parts.transpose(0, -2)
+
+    def rows(self, values: Tensor) -> Tensor:
+        """`values` (N,), one a pair, in one axis."""
+        if self._size == self._stride:
+            return values.flatten()
+        rows = values.new_empty(self._count)
+        self._parted(rows).copy_(values)
+        return rows
 
     def floored(self, values: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
         """``maximum(values, floor)`` and its slope, None where that is all 1.
@@ -126,7 +160,7 @@ class Pair:
         difference times the sign of what is left.
 
         Args:
-            out: (N, 4), or None to do nothing.
+            out: (pairs, 4), or None to do nothing.
             iou: How fast the loss falls with `iou`, (N,); None for 1, as ``1 - iou`` does.
             union: How fast it falls with `union` (N,), beside that through the IoU.
             hull_area: Its gradient for `hull_area`, (N,).
@@ -166,7 +200,7 @@ class Pair:
             inverted = end * (1 - self._upright)
             begin.add_(inverted)
             end.sub_(inverted)
-        out.t().copy_(ends.view(4, -1))
+        self._parted(out).copy_(ends.flatten(0, 1))
 
 
 class CentreDistance:
@@ -205,7 +239,7 @@ class AspectDifference:
         self.value = difference.square().mul_(4 / math.pi**2)
         width, height = widths[0], heights[0]
         turn = difference.div_(_squared_length(width, height)).mul_(8 / math.pi**2)
-        self.by_side = torch.stack([-height, width]).mul_(turn)
+        self.by_side = torch.stack([-height, width], dim=1).transpose(0, 1).mul_(turn)
         if slope is not None:
             by_width, by_height = self.by_side
             by_width.sub_(by_height * (1 - slope[0]))  # the floor shrinks as the width grows

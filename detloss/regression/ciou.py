@@ -85,7 +85,7 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
         offset=distance.by_offset,
         side=aspect.by_side.mul_(alpha),
     )
-    return distance.value.addcmul_(alpha, aspect.value).sub_(pair.iou).add_(1)
+    return pair.rows(distance.value.addcmul_(alpha, aspect.value).sub_(pair.iou).add_(1))
 
 
 @REGRESSION.register("ciou")

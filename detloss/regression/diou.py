@@ -78,7 +78,7 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
         hull=distance.by_hull,
         offset=distance.by_offset,
     )
-    return distance.value.sub_(pair.iou).add_(1)
+    return pair.rows(distance.value.sub_(pair.iou).add_(1))
 
 
 @REGRESSION.register("diou")

@@ -82,7 +82,7 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
         hull_area=per_hull.addcmul(empty, per_hull, value=-1) if slope is None else per_hull,
         hull=None if slope is None else slope.mul_(sides.flip(0)).mul_(empty * per_hull).neg_(),
     )
-    return empty.sub_(pair.iou).add_(1)
+    return pair.rows(empty.sub_(pair.iou).add_(1))
 
 
 @REGRESSION.register("giou")

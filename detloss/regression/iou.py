@@ -94,7 +94,7 @@ def _fused(
     else:
         loss, fall = 1 - pair.iou, None
     pair.gradient(gradient, iou=fall)
-    return loss
+    return pair.rows(loss)
 
 
 @REGRESSION.register("iou")

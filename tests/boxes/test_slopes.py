@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from detloss.boxes import slopes
 from detloss.boxes.overlaps import ciou, diou, giou, iou
 from detloss.boxes.slopes import AspectDifference, CentreDistance, Pair, step
 
@@ -25,7 +26,7 @@ def autograd(measure, first, second, min_size):
 
 
 def gradient_of(pair, **pulls):
-    out = torch.empty(len(pair.iou), 4, dtype=pair.iou.dtype)
+    out = torch.empty(len(pair.rows(pair.iou)), 4, dtype=pair.iou.dtype)
     pair.gradient(out, **pulls)
     return out
 
@@ -33,22 +34,23 @@ def gradient_of(pair, **pulls):
 def by_hand(kind, first, second, min_size):
     pair = Pair(first, second, min_size)
     if kind is iou:
-        return 1 - pair.iou, gradient_of(pair)
+        return pair.rows(1 - pair.iou), gradient_of(pair)
     if kind is giou:
         sides = pair.hull.clamp(min=min_size)
         floored = sides.prod(0)
         empty = (pair.hull_area - pair.union) / floored
         hull = -empty / sides * step(pair.hull - min_size)
         gradient = gradient_of(pair, union=1 / floored, hull_area=1 / floored, hull=hull)
-        return 1 - pair.iou + empty, gradient
+        return pair.rows(1 - pair.iou + empty), gradient
     distance = CentreDistance(pair)
     pulls = {"hull": distance.by_hull, "offset": distance.by_offset}
     loss = 1 - pair.iou + distance.value
     if kind is diou:
-        return loss, gradient_of(pair, **pulls)
+        return pair.rows(loss), gradient_of(pair, **pulls)
     aspect = AspectDifference(pair)
     alpha = aspect.value / (1 - pair.iou + aspect.value).clamp(min=1e-16)
-    return loss + alpha * aspect.value, gradient_of(pair, **pulls, side=alpha * aspect.by_side)
+    gradient = gradient_of(pair, **pulls, side=alpha * aspect.by_side)
+    return pair.rows(loss + alpha * aspect.value), gradient
 
 
 @pytest.mark.parametrize("measure", [iou, giou, diou, ciou], ids=lambda m: m.__name__)
@@ -64,6 +66,21 @@ def test_equals_autograd_on_boxes_that_tie(measure, scale, kind):
     expected, expected_gradient = autograd(measure, first, second, MIN_SIZE * scale)
     assert_close(loss, expected)
     assert_close(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("measure", [iou, giou, diou, ciou], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("cores", [2, 3, 7])
+@pytest.mark.parametrize("count", [4095, 4200, 4201])
+def test_parts_for_several_cores(measure, cores, count, monkeypatch):
+    """Cut in equal parts, or with pairs that are in two of them; too few are left in one."""
+    first, second = grid_boxes(count, 0), grid_boxes(count, 1)
+    expected, expected_gradient = by_hand(measure, first, second, MIN_SIZE)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr(slopes, "LEAST_PART", 600)
+    loss, gradient = by_hand(measure, first, second, MIN_SIZE)
+    assert_close(loss, expected)
+    assert_close(gradient, expected_gradient)
+    assert len(Pair(first, second, MIN_SIZE).iou) == min(cores, count // 600)
 
 
 @pytest.mark.parametrize(
