@@ -102,12 +102,20 @@ class Pair:
         parts: Tensor = rows.unfold(0, self._size, self._stride)
         return parts.transpose(0, -2)
 
+    def _write(self, rows: Tensor, values: Tensor) -> None:
+        """Writes `values` (..., N) over `rows`, (pairs, ...)."""
+        parted = self._parted(rows)
+        if self._size > self._stride:  # once what is in two parts: its last bit may differ there
+            parted[..., -1, self._stride :].copy_(values[..., -1, self._stride :])
+            parted, values = parted[..., : self._stride], values[..., : self._stride]
+        parted.copy_(values)
+
     def rows(self, values: Tensor) -> Tensor:
         """`values` (N,), one a pair, in one axis."""
         if self._size == self._stride:
             return values.flatten()
         rows = values.new_empty(self._count)
-        self._parted(rows).copy_(values)
+        self._write(rows, values)
         return rows
 
     def floored(self, values: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
@@ -200,7 +208,7 @@ class Pair:
             inverted = end * (1 - self._upright)
             begin.add_(inverted)
             end.sub_(inverted)
-        self._parted(out).copy_(ends.flatten(0, 1))
+        self._write(out, ends.flatten(0, 1))
 
 
 class CentreDistance:
