@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from detloss.boxes.checking import check_boxes, check_floating, wide_type
-from detloss.boxes.looking import may_look
+from detloss.boxes.checking import check_boxes
 from detloss.classification import ClassificationLoss
 from detloss.coders import Coder, DeltaCoder
 from detloss.matchers import Matcher, Matches
@@ -17,6 +16,7 @@ from detloss.normalizers import Counts, Normalizer, PositivesNormalizer
 from detloss.registry import SECTIONS
 from detloss.regression import BoxLoss
 from detloss.samplers import AllSampler, Sampler
+from detloss.tensors import check_floating, sync_is_free, wide_type
 from detloss.validation import (
     validate_answers,
     validate_matches,
@@ -402,7 +402,7 @@ class DetectorLoss(nn.Module):
         deltas, answer = regression.flatten(0, 1), answer.flatten()
         weight, positive = weight.flatten(), positive.flatten()
         chosen = None
-        if may_look(positive):
+        if sync_is_free(positive):
             chosen = positive.nonzero().view(-1)
             positive_anchors = all_anchors[chosen % max(len(all_anchors), 1)]
             deltas, answer, weight = (

@@ -90,8 +90,8 @@ R19 GIoU: the hull detached
 - empty = (width * height - union)
 + empty = (width.detach() * height.detach() - union)
 
-boxes/slopes.py
-    boxes/test_slopes.py regression/test_golden.py
+kernels/box_pairs.py
+    kernels/test_box_pairs.py regression/test_golden.py
     regression/test_finite.py::test_every_kind_of_box_against_every_kind
 
 R14 closed form: IoU over the sum of the areas
@@ -216,7 +216,7 @@ R31 targets: clipped along the wrong axis
 - boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
 + boxes[:, 0::2].clamp(0, height), boxes[:, 1::2].clamp(0, width)
 
-boxes/looking.py
+tensors.py
     kernels/test_device.py
 
 R41 an accelerator is asked for values
@@ -294,8 +294,8 @@ R14 matcher: IoU over the sum of the areas
 - (area_of_planes(a) + area_of_planes(b)).sub_(shared)
 + area_of_planes(a) + area_of_planes(b)
 
-kernels/pairs.py
-    kernels/test_pairs.py matchers/test_memory.py
+matchers/tiles.py
+    matchers/test_tiles.py matchers/test_memory.py
 
 R37 matcher: the matrix of all overlaps
 - size = min(TILE, MOST_PAIRS // max(self._boxes, 1), size)
@@ -545,8 +545,8 @@ R8 cross-entropy: the logarithm of p + eps
 + -torch.log(1 - torch.sigmoid(z) + 1e-12)
 
 R8 closed form: the exponential of a large logit
-- if may_look(z) and z.numel() and z.amax().item() < LARGE:
-+ if may_look(z):
+- if sync_is_free(z) and z.numel() and z.amax().item() < LARGE:
++ if sync_is_free(z):
 
 classification/sigmoid_focal.py
     classification/test_sigmoid_focal.py classification/test_finite.py

@@ -12,12 +12,13 @@ from detloss.registry import SECTIONS, options_of
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "detloss"
-BASE = {"boxes", "registry"}
+BASE = {"boxes", "registry", "tensors"}
 LOSSES = BASE | {"kernels"}
 PARTS = LOSSES | {"classification", "regression", "coders"}
 HEAD = PARTS | {"matchers", "samplers", "normalizers"}
 MAY_IMPORT = {
-    "boxes": set(),
+    "tensors": set(),
+    "boxes": {"tensors"},
     "registry": set(),
     "kernels": BASE,
     "classification": LOSSES,
@@ -43,11 +44,13 @@ ROOM_OF_SECTION = {
     "normalizer": "normalizers",
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-TECHNIQUES = [
+MODULES = [
     path
     for path in SOURCES
     if path.parent.name in ROOM_OF_SECTION.values() and path.stem not in ("__init__", "base")
 ]
+TECHNIQUES = [path for path in MODULES if ".register(" in path.read_text()]
+HELPERS = sorted(set(MODULES) - set(TECHNIQUES))
 PARTS_BY_ID = {
     f"{section}-{name}": SECTIONS[section][name]
     for section in SECTIONS
@@ -75,8 +78,15 @@ def test_imports_point_down_only(path):
             assert imported == room(path) or imported in MAY_IMPORT[room(path)], module
 
 
-@pytest.mark.parametrize("path", TECHNIQUES, ids=lambda path: path.stem)
-def test_every_technique_has_the_test_file_of_its_name(path):
+@pytest.mark.parametrize("path", HELPERS, ids=lambda path: path.stem)
+def test_a_module_that_registers_no_technique_helps_one(path):
+    name = f"detloss.{path.parent.name}.{path.stem}"
+    imported = {module for other in TECHNIQUES for module, _ in imported_modules(other)}
+    assert name in imported, f"{path} registers no class and no technique imports it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_every_module_has_the_test_file_of_its_name(path):
     assert (ROOT / "tests" / path.parent.name / f"test_{path.name}").exists()
 
 

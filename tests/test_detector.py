@@ -10,8 +10,8 @@ from scenes import CLASSES, build, gradients, grid_anchors, random_predictions, 
 from torch.testing import assert_close
 
 import detloss
-from detloss.boxes.looking import without_looking
 from detloss.registry import CLASSIFICATION, NORMALIZERS, REGRESSION, SAMPLERS
+from detloss.tensors import without_host_sync
 
 ANCHORS = grid_anchors()
 TRAINABLE = [n for n in CLASSIFICATION.names() if CLASSIFICATION[n].differentiable]
@@ -285,7 +285,7 @@ def test_the_losses_of_images_add_up_to_the_batchs(box, looking):
     """R52."""
     criterion = build(box={"type": box, "weight": 2.0})
     predictions, targets = random_predictions(3, len(ANCHORS)), random_targets([4, 0, 1])
-    with contextlib.nullcontext() if looking else without_looking():
+    with contextlib.nullcontext() if looking else without_host_sync():
         batch = run(criterion, predictions, targets)
         images = run(criterion, predictions, targets, reduction="image")
     assert images.total.shape == (3,)

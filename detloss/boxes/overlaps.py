@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from detloss.boxes.checking import check_boxes, check_same_shape, widen
+from detloss.boxes.checking import check_boxes
+from detloss.tensors import check_same_shape, widen
 
 TINY = 1e-16
 """Floor of a denominator that only turns 0 / 0 into 0; its square is still a float32.

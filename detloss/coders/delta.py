@@ -8,9 +8,10 @@ import torch
 from annotated_types import Len
 from torch import Tensor
 
-from detloss.boxes.checking import check_boxes, check_same_shape, widen
+from detloss.boxes.checking import check_boxes
 from detloss.coders.base import Coder
 from detloss.registry import CODERS, Positive
+from detloss.tensors import check_same_shape, widen
 
 MAX_LOG_SCALE = math.log(1000 / 16)
 """The largest decoded ``dw`` or ``dh``: a 16-pixel anchor, the smallest stride of the first region

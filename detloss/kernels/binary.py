@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from detloss.boxes.looking import may_look
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
@@ -21,6 +20,7 @@ from detloss.kernels.targets import (
     is_index_target,
     per_class_values,
 )
+from detloss.tensors import sync_is_free
 
 Elementwise = Callable[[Tensor], Tensor]
 WithSlope = Callable[[Tensor, Tensor | None], Tensor]
@@ -144,7 +144,7 @@ def _places_of(index: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:
     """
     column = index.clamp(0, classes - 1)
     says_yes = column == index
-    if may_look(index):
+    if sync_is_free(index):
         row = says_yes.nonzero().view(-1)
         return torch.add(index.index_select(0, row), row, alpha=classes), None
     row = torch.arange(len(index), device=index.device)
@@ -166,7 +166,7 @@ def _multiply(values: Tensor, place: Tensor, factor: Factor, elsewhere: Factor =
 
 def _silence(z: Tensor, ignored: Tensor) -> None:
     """Makes the ignored rows sure negatives, which cost exactly nothing, in place."""
-    if may_look(ignored):
+    if sync_is_free(ignored):
         z.index_fill_(0, ignored.nonzero().view(-1), -math.inf)
     else:
         z.masked_fill_(ignored[:, None], -math.inf)

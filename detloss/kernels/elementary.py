@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from detloss.boxes.looking import may_look
+from detloss.tensors import sync_is_free
 
 LARGE = 80.0
 """Beyond it ``ln(1 + exp(z))`` is z to the last bit of a float64, and below ``exp`` is finite."""
@@ -37,6 +37,6 @@ def softplus_(z: Tensor) -> Tensor:
     On a CPU two vectorised functions beat PyTorch's scalar one: there, looking for the logit that
     would overflow ``exp`` waits for nobody.
     """
-    if may_look(z) and z.numel() and z.amax().item() < LARGE:
+    if sync_is_free(z) and z.numel() and z.amax().item() < LARGE:
         return exponential_(z).log1p_()
     return z.copy_(softplus(z))

@@ -15,10 +15,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from detloss.boxes.checking import HALF_TYPES, wide_type, widen
-from detloss.boxes.looking import may_look
 from detloss.kernels.memory import keep_freed_memory
 from detloss.kernels.reduction import Reduction, at_least_one, reduce
+from detloss.tensors import HALF_TYPES, sync_is_free, wide_type, widen
 
 BLOCK = 262_144
 """Predictions in a block: with its temporaries about the size of a core's second-level cache."""
@@ -127,7 +126,7 @@ def _number(count: Tensor | float, dtype: torch.dtype) -> Any:
     """`count` as a number where reading it waits for nobody, else as a tensor of that dtype."""
     if not isinstance(count, Tensor):
         return count
-    return count.item() if may_look(count) else count.to(dtype)
+    return count.item() if sync_is_free(count) else count.to(dtype)
 
 
 def _flat(row: Tensor, shape: torch.Size) -> Tensor:
@@ -186,7 +185,7 @@ class _Weights:
         else:
             self.silent = weight == 0
             self.factor = weight.to(dtype) * scale
-        if not may_look(weight):
+        if not sync_is_free(weight):
             return
         if weight.ndim == 1:  # a few rows
             self.silent_rows = self.silent.nonzero().view(-1)
@@ -274,7 +273,7 @@ def _blocks(
     if formula.lean and not narrow:  # without a gradient to write over, a temporary like it
         size = LEAN_BLOCK if gradient else 2 * BLOCK
     blocks = 1
-    if count * width > size and may_look(pred):  # all of a size
+    if count * width > size and sync_is_free(pred):  # all of a size
         blocks = -(-count * width // size)
     step = -(-count // blocks)
     room = _NO_ROOM
@@ -367,7 +366,7 @@ class _Fused(torch.autograd.Function):
         nothing = (None,) * (len(ctx.needs_input_grad) - 1)
         create_graph = torch.is_grad_enabled()
         if gradient is not None and not create_graph:
-            if not (ctx.per == "block" and may_look(grad) and grad.item() == 1):
+            if not (ctx.per == "block" and sync_is_free(grad) and grad.item() == 1):
                 gradient.mul_(grad[:, None] if grad.ndim == 1 else grad)
             return gradient, *nothing
         pred, weight, *rows = ctx.saved_tensors

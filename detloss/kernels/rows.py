@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from detloss.boxes.checking import check_boxes, check_same_shape, wide_type
+from detloss.boxes.checking import check_boxes
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight
+from detloss.tensors import check_same_shape, wide_type
 
 
 def box_loss(

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from detloss.boxes.looking import may_look
 from detloss.kernels.elementary import exponential_
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
@@ -19,6 +18,7 @@ from detloss.kernels.targets import (
     is_index_target,
     per_class_values,
 )
+from detloss.tensors import sync_is_free
 
 VANISHING = 1e-30
 """A probability below it is on its way to 0."""
@@ -141,7 +141,7 @@ def _of_true(x: Tensor, column: Tensor, out: Tensor | None) -> tuple[Tensor, Ten
     ``-ln p = ln(1 + (1 - p) / p)`` is exact without the logarithm of the softmax, unless some p
     is so small that only its logarithm tells how small.
     """
-    if may_look(x):
+    if sync_is_free(x):
         all_p = torch.softmax(x, -1, out=out)
         p = all_p.gather(-1, column)
         if p.numel() and p.amin().item() > VANISHING:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detloss.boxes.checking import check_floating, wide_type
+from detloss.tensors import check_floating, wide_type
 
 
 def is_index_target(logits: Tensor, target: Tensor) -> bool:

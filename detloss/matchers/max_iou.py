@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detloss.boxes.checking import wide_type
-from detloss.boxes.looking import may_look
 from detloss.boxes.overlaps import area_of_planes, iof_of_planes, iou_of_planes
-from detloss.kernels.pairs import Tiles
 from detloss.matchers.base import Matcher, Matches, check_match_inputs
+from detloss.matchers.tiles import Tiles
 from detloss.registry import MATCHERS, Fraction
+from detloss.tensors import sync_is_free, wide_type
 
 FAR = 1e15
 """Boxes within this distance have finite areas in every dtype that overlaps are computed in."""
@@ -106,7 +105,7 @@ class MaxIoUMatcher(Matcher):
         goal = best_in_tile.amax(0)
         goal = torch.where(goal > 0, goal, torch.inf)
         is_best = tiles.new_zeros(dtype=torch.bool)
-        if may_look(best):  # the few tiles with a truth's best; the same arithmetic, to the bit
+        if sync_is_free(best):  # the few tiles with a truth's best; the same arithmetic, to the bit
             for chosen, near in tiles.blocks_of(best_in_tile == goal):
                 overlap = iou_of_planes(*tiles.pairs(chosen, near))
                 row, _, place = (overlap == goal[near][..., None]).nonzero().unbind(1)
@@ -120,7 +119,7 @@ class MaxIoUMatcher(Matcher):
     def _answers(self, anchors: Tensor, truths: Tensor, positive: Tensor) -> Tensor:
         """(A,) the first of the truths that each positive anchor overlaps most, 0 elsewhere."""
         index = torch.zeros_like(positive, dtype=torch.long)
-        chosen = positive.nonzero().view(-1) if may_look(positive) else None
+        chosen = positive.nonzero().view(-1) if sync_is_free(positive) else None
         tiles = Tiles(anchors if chosen is None else anchors[chosen], truths)
         answer = tiles.new_zeros(dtype=torch.long)
         for those, near in tiles.blocks():
@@ -142,7 +141,7 @@ class MaxIoUMatcher(Matcher):
 
 def finite_only(boxes: Tensor) -> Tensor:
     """`boxes` (A, 4), those that are not finite, or whose area is not, shrunk to a point."""
-    if may_look(boxes) and boxes.norm().item() < FAR:
+    if sync_is_free(boxes) and boxes.norm().item() < FAR:
         return boxes
     return keep_boxes(boxes, area_of_planes(boxes.t()).isfinite())
 

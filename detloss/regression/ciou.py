@@ -6,8 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from detloss.boxes.overlaps import TINY, ciou, least_side
-from detloss.boxes.slopes import AspectDifference, CentreDistance, Pair
 from detloss.kernels import Reduction, box_loss
+from detloss.kernels.box_pairs import AspectDifference, CentreDistance, Pair
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor
 
 from detloss.boxes.overlaps import iou, least_side
-from detloss.boxes.slopes import Pair
 from detloss.kernels import Reduction, box_loss
+from detloss.kernels.box_pairs import Pair
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 

@@ -3,13 +3,8 @@
 import pytest
 import torch
 
-from detloss.boxes.checking import (
-    check_boxes,
-    check_floating,
-    check_image_size,
-    check_same_shape,
-    widen,
-)
+from detloss.boxes.checking import check_boxes, check_image_size
+from detloss.tensors import check_floating, check_same_shape, widen
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,15 @@ from boxgen import random_boxes
 
 from detloss.boxes import pairwise_overlap
 from detloss.boxes.overlaps import iou_of_planes
-from detloss.kernels import pairs
-from detloss.kernels.pairs import Tiles
 from detloss.matchers import MaxIoUMatcher
+from detloss.matchers.tiles import CPU_PAIRS, Tiles
 
 
 @pytest.mark.parametrize("order", ["random", "sorted"])
 @pytest.mark.parametrize("count", [200, 201])
 def test_a_pair_that_is_left_out_shares_nothing(monkeypatch, order, count):
-    monkeypatch.setattr(pairs, "CPU_PAIRS", 40)
-    monkeypatch.setattr(pairs, "TILE", 5)
+    monkeypatch.setattr("detloss.matchers.tiles.CPU_PAIRS", 40)
+    monkeypatch.setattr("detloss.matchers.tiles.TILE", 5)
     anchors, boxes = random_boxes(count, seed=1), random_boxes(9, seed=2)
     if order == "sorted":
         anchors = anchors[anchors[:, 0].argsort()]
@@ -37,7 +36,7 @@ def test_a_pair_that_is_left_out_shares_nothing(monkeypatch, order, count):
 
 
 def test_pairs_are_those_of_the_tiles(monkeypatch):
-    monkeypatch.setattr(pairs, "TILE", 4)
+    monkeypatch.setattr("detloss.matchers.tiles.TILE", 4)
     anchors, boxes = random_boxes(10, seed=1), random_boxes(3, seed=2)
     tiles = Tiles(anchors, boxes)
     overlap = iou_of_planes(*tiles.pairs(torch.tensor([2, 0]), torch.tensor([[1, 3], [0, 2]])))
@@ -64,8 +63,8 @@ def test_matches_do_not_depend_on_the_blocks(monkeypatch, seed, low_quality):
     ignore = torch.rand(40, generator=generator) < 0.2
     matcher = MaxIoUMatcher(low_quality=low_quality)
     whole = matcher(anchors, boxes, gt_ignore=ignore)
-    monkeypatch.setattr(pairs, "CPU_PAIRS", 64)
-    monkeypatch.setattr(pairs, "TILE", 3)
+    monkeypatch.setattr("detloss.matchers.tiles.CPU_PAIRS", 64)
+    monkeypatch.setattr("detloss.matchers.tiles.TILE", 3)
     blocks = matcher(anchors, boxes, gt_ignore=ignore)
     for name in ("target_index", "positive", "ignored"):
         assert torch.equal(getattr(whole, name), getattr(blocks, name)), name
@@ -73,12 +72,12 @@ def test_matches_do_not_depend_on_the_blocks(monkeypatch, seed, low_quality):
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("low_quality", [True, False])
-@pytest.mark.parametrize("pairs_of_a_block", [64, pairs.CPU_PAIRS])
+@pytest.mark.parametrize("pairs_of_a_block", [64, CPU_PAIRS])
 def test_an_anchor_that_is_not_finite_takes_nothing_from_its_neighbours(
     monkeypatch, pairs_of_a_block, low_quality, broken
 ):
-    monkeypatch.setattr(pairs, "CPU_PAIRS", pairs_of_a_block)
-    monkeypatch.setattr(pairs, "TILE", 8)
+    monkeypatch.setattr("detloss.matchers.tiles.CPU_PAIRS", pairs_of_a_block)
+    monkeypatch.setattr("detloss.matchers.tiles.TILE", 8)
     anchors = random_boxes(50, seed=1)
     boxes = anchors[:4] + 4
     matcher = MaxIoUMatcher(low_quality=low_quality)
@@ -94,12 +93,12 @@ def test_an_anchor_that_is_not_finite_takes_nothing_from_its_neighbours(
 @pytest.mark.parametrize(
     "huge", [[-1e30, -1e30, 1e30, 1e30], [-3e38, 5.0, 3e38, 5.0], [3e38, 5.0, -3e38, 5.0]]
 )
-@pytest.mark.parametrize("pairs_of_a_block", [64, pairs.CPU_PAIRS])
+@pytest.mark.parametrize("pairs_of_a_block", [64, CPU_PAIRS])
 def test_a_box_whose_area_overflows_takes_nothing_from_its_neighbours(
     monkeypatch, pairs_of_a_block, huge, broken
 ):
-    monkeypatch.setattr(pairs, "CPU_PAIRS", pairs_of_a_block)
-    monkeypatch.setattr(pairs, "TILE", 8)
+    monkeypatch.setattr("detloss.matchers.tiles.CPU_PAIRS", pairs_of_a_block)
+    monkeypatch.setattr("detloss.matchers.tiles.TILE", 8)
     anchors = random_boxes(50, seed=1, dtype=torch.float32)
     boxes = anchors[:4] + 4
     expected = MaxIoUMatcher()(anchors, boxes)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from detloss.boxes.looking import may_look
 from detloss.boxes.overlaps import planes
 from detloss.kernels.memory import keep_freed_memory
+from detloss.tensors import sync_is_free
 
 TILE = 512
 """Anchors in a tile on a CPU: few boxes reach into a small one, large ones are few."""
@@ -37,7 +37,7 @@ class Tiles:
         """Corners of the anchors (A, 4), finite, and of the boxes (M, 4)."""
         self._count, self._boxes = len(anchors), len(boxes)
         size = self._count
-        if may_look(anchors):
+        if sync_is_free(anchors):
             keep_freed_memory()
             size = min(TILE, MOST_PAIRS // max(self._boxes, 1), size)
         elif not torch.compiler.is_compiling():
@@ -63,7 +63,7 @@ class Tiles:
         if not self._count or not self._boxes:
             return
         count, size = self.anchors.shape[1:]
-        look = may_look(self.anchors)
+        look = sync_is_free(self.anchors)
         if not look or count * size * self._boxes <= CPU_PAIRS:  # so few that looking costs more
             box = torch.arange(self._boxes, device=self.boxes.device)
             for tiles in torch.split(torch.arange(count, device=box.device), count if look else 1):

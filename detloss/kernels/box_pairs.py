@@ -20,7 +20,7 @@ import math
 import torch
 from torch import Tensor
 
-from detloss.boxes.looking import may_look
+from detloss.tensors import sync_is_free
 
 LEAST_PART = 4096
 """Pairs of a part at least; PyTorch spreads nothing over the cores that has under 32,768 values."""
@@ -39,7 +39,7 @@ def _parts(boxes: Tensor) -> int:
 
 def _all_above(values: Tensor, floor: float) -> bool:
     """Whether all are; False also where looking is a wait."""
-    return may_look(values) and values.numel() > 0 and values.amin().item() > floor
+    return sync_is_free(values) and values.numel() > 0 and values.amin().item() > floor
 
 
 class Pair:

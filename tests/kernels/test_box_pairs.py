@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detloss.boxes import slopes
 from detloss.boxes.overlaps import ciou, diou, giou, iou
-from detloss.boxes.slopes import AspectDifference, CentreDistance, Pair, step
+from detloss.kernels import box_pairs
+from detloss.kernels.box_pairs import AspectDifference, CentreDistance, Pair, step
 
 MIN_SIZE = 0.5
 """Between the sides of flat boxes on the grid, 0, and of the others."""
@@ -76,7 +76,7 @@ def test_parts_for_several_cores(measure, cores, count, monkeypatch):
     first, second = grid_boxes(count, 0), grid_boxes(count, 1)
     expected, expected_gradient = by_hand(measure, first, second, MIN_SIZE)
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    monkeypatch.setattr(slopes, "LEAST_PART", 600)
+    monkeypatch.setattr(box_pairs, "LEAST_PART", 600)
     loss, gradient = by_hand(measure, first, second, MIN_SIZE)
     assert_close(loss, expected)
     assert_close(gradient, expected_gradient)
