@@ -356,8 +356,8 @@ coders/delta.py
     coders/test_delta.py
 
 R25 coder: weights only when it encodes
-- _scaled(widen(deltas), [1 / weight for weight in self.weights])
-+ widen(deltas)
+- _scaled(widen(regression), [1 / weight for weight in self.weights])
++ widen(regression)
 
 R31 coder: the scale is not bounded
 - .clamp(max=MAX_LOG_SCALE).exp()

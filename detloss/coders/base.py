@@ -1,21 +1,38 @@
 """What every box coder is."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
+from detloss.kernels import Space
 from detloss.registry import Part
 
 
 class Coder(Part):
-    """Translates between boxes and what a network regresses for them at its anchors."""
+    """Translates between boxes and what a network regresses for them at its anchors.
+
+    Anchors are always boxes (..., 4) as (x1, y1, x2, y2). A point is the square of its stride's
+    side around it.
+    """
+
+    spaces: ClassVar[frozenset[Space]]
+    """The spaces in which a box loss may be computed with this coder."""
+
+    bins: int = 1
+    """The logits a side; 1 where the network regresses the number itself."""
+
+    @property
+    def width(self) -> int:
+        """The columns K of "box_regression"."""
+        return 4 * self.bins
 
     @abstractmethod
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
-        """The deltas (..., 4) that turn `anchors` into `boxes`, both (..., 4) xyxy."""
+        """The target (..., 4), in "deltas" or "bins" space, of `boxes` (..., 4) at `anchors`."""
         raise NotImplementedError
 
     @abstractmethod
-    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
-        """The boxes (..., 4) xyxy that `deltas` make of `anchors`, both (..., 4)."""
+    def decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
+        """The boxes (..., 4) that `regression` (..., K) makes of `anchors` (..., 4)."""
         raise NotImplementedError

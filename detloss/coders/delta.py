@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Len
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detloss.boxes.checking import check_boxes
 from detloss.coders.base import Coder
+from detloss.kernels import Space
 from detloss.registry import CODERS, Positive
 from detloss.tensors import check_same_shape, widen
 
@@ -46,6 +47,8 @@ class DeltaCoder(Coder):
         C; Ren et al., "Faster R-CNN", NeurIPS 2015, arXiv:1506.01497, equation 2.
     """
 
+    spaces: ClassVar[frozenset[Space]] = frozenset({"boxes", "deltas"})
+
     def __init__(
         self,
         *,
@@ -79,11 +82,11 @@ class DeltaCoder(Coder):
         deltas = torch.cat([shift, (size / anchor_size).log()], dim=-1)
         return _scaled(deltas, self.weights)
 
-    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
-        """Boxes that `deltas` make of `anchors`; the inverse of `encode`, never inverted.
+    def decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
+        """Boxes that deltas make of `anchors`; the inverse of `encode`, never inverted.
 
         Args:
-            deltas: (..., 4), floating point.
+            regression: Deltas (..., 4), floating point.
             anchors: Boxes of the same shape as (x1, y1, x2, y2).
 
         Returns:
@@ -94,11 +97,11 @@ class DeltaCoder(Coder):
             TypeError: If a tensor is not floating point.
             ValueError: If the shapes differ or the last axis is not 4.
         """
-        check_boxes("deltas", deltas)
+        check_boxes("regression", regression)
         check_boxes("anchors", anchors)
-        check_same_shape("deltas", deltas, "anchors", anchors)
+        check_same_shape("regression", regression, "anchors", anchors)
         anchor_centre, anchor_size = self._centre_and_size(anchors)
-        deltas = _scaled(widen(deltas), [1 / weight for weight in self.weights])
+        deltas = _scaled(widen(regression), [1 / weight for weight in self.weights])
         centre = anchor_centre + deltas[..., :2] * anchor_size
         half = anchor_size * deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp() / 2
         return torch.cat([centre - half, centre + half], dim=-1)
@@ -111,7 +114,7 @@ class DeltaCoder(Coder):
 
 
 def _scaled(deltas: Tensor, factors: Sequence[float]) -> Tensor:
-    """`deltas` (..., 4), each column times its factor; a tensor of factors would be a wait."""
+    """`deltas` (..., 4), each column times its factor; a tensor of factors would be a host sync."""
     if all(factor == 1 for factor in factors):
         return deltas
     columns = zip(deltas.unbind(-1), factors, strict=True)

@@ -1,6 +1,7 @@
 """Box losses: one row of coordinates against another, one value a row."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor
 
@@ -8,6 +9,11 @@ from detloss.boxes.checking import check_boxes
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight
 from detloss.tensors import check_same_shape, wide_type
+
+Space = Literal["boxes", "deltas", "bins"]
+"""What the rows of a box loss hold. "boxes": (x1, y1, x2, y2). "deltas": what a coder's `encode`
+gives. "bins": logits of bins (4, bins) against distances (4,), measured in bins.
+"""
 
 
 def box_loss(

@@ -1,17 +1,19 @@
 """What every box-regression loss module is."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from detloss.kernels import Loss
+from detloss.kernels import Loss, Space
 
-Space = Literal["boxes", "deltas"]
+__all__ = ["BoxLoss", "Space"]
 
 
 class BoxLoss(Loss):
-    """A loss over rows of 4: pred (..., 4), target (..., 4) -> scalar, or (...,) unreduced.
+    """A loss over rows, one value a row: scalar, or (...,) unreduced.
 
-    `space` says what the rows are: "boxes" as (x1, y1, x2, y2), or the "deltas" of a coder. A
-    detector head encodes or decodes accordingly, so that a config may swap one for the other.
+    `space` says what a row is. "boxes": pred and target (..., 4) as (x1, y1, x2, y2). "deltas":
+    both (..., 4) as a coder encodes them. "bins": pred (..., 4, bins) logits, target (..., 4)
+    distances in bins. A detector head encodes or decodes accordingly, so that a config may swap
+    one loss for the other.
     """
 
     space: ClassVar[Space]

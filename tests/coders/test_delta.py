@@ -220,7 +220,7 @@ def test_any_leading_shape(shape):
     assert coder.decode(boxes, anchors).shape == shape
 
 
-@pytest.mark.parametrize(("method", "name"), [("encode", "boxes"), ("decode", "deltas")])
+@pytest.mark.parametrize(("method", "name"), [("encode", "boxes"), ("decode", "regression")])
 @pytest.mark.parametrize(
     ("first", "anchors", "error", "message"),
     [
