@@ -1,4 +1,4 @@
-"""Matchers: which anchor answers for which ground truth."""
+"""Matchers: which anchors are assigned to which ground truth."""
 
 from detloss.matchers.base import Matcher, Matches
 from detloss.matchers.max_iou import MaxIoUMatcher

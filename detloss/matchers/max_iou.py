@@ -72,6 +72,7 @@ class MaxIoUMatcher(Matcher):
         level_sizes: Sequence[int] | None = None,
         class_logits: Tensor | None = None,
         pred_boxes: Tensor | None = None,
+        objectness: Tensor | None = None,
     ) -> Matches:
         """The matches of one image; see `Matcher.forward`. Overlaps alone decide."""
         check_match_inputs(anchors, gt_boxes, gt_ignore)

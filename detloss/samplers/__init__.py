@@ -1,4 +1,4 @@
-"""Samplers: which matched anchors count."""
+"""Samplers: which of the matched anchors count."""
 
 from detloss.samplers.all import AllSampler
 from detloss.samplers.base import Sampler

@@ -1,5 +1,7 @@
 """Every matched anchor counts."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from detloss.matchers import Matches
@@ -15,8 +17,8 @@ class AllSampler(Sampler):
         >>> import torch
         >>> no = torch.tensor([False, False])
         >>> matches = Matches(torch.tensor([0, 0]), torch.tensor([True, False]), no)
-        >>> AllSampler()(matches) is matches
-        True
+        >>> AllSampler()(matches).negative
+        tensor([False,  True])
 
     Reference:
         Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002,
@@ -24,5 +26,5 @@ class AllSampler(Sampler):
     """
 
     def forward(self, matches: Matches, class_loss: Tensor | None = None) -> Matches:
-        """`matches`, unchanged; see `Sampler.forward`."""
-        return matches
+        """`matches` with `sampled` set; see `Sampler.forward`."""
+        return replace(matches, sampled=True)

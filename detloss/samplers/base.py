@@ -1,6 +1,7 @@
 """What every sampler is."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -20,13 +21,39 @@ class Sampler(Part):
 
     @abstractmethod
     def forward(self, matches: Matches, class_loss: Tensor | None = None) -> Matches:
-        """The matches with the anchors that do not count ignored.
+        """The matches with the anchors that do not count ignored, and with `sampled` set.
 
         Args:
-            matches: What a matcher says of the A anchors of one image.
+            matches: Of the A anchors of one image.
             class_loss: (A,) classification loss of each anchor, where the sampler needs it.
         """
         raise NotImplementedError
+
+
+def leave_out(matches: Matches, left_out: Tensor) -> Matches:
+    """Sampled matches in which the anchors of the mask `left_out` (A,) are ignored.
+
+    Their score becomes 0. Their pairs go: on an accelerator that is a host sync, since the number
+    of pairs that stay is a shape.
+
+    Example:
+        >>> no = torch.tensor([False, False])
+        >>> matches = Matches(torch.tensor([3, 4]), ~no, no, pairs=torch.tensor([[0, 3], [1, 4]]))
+        >>> kept = leave_out(matches, torch.tensor([True, False]))
+        >>> kept.positive, kept.ignored, kept.pairs
+        (tensor([False,  True]), tensor([ True, False]), tensor([[1, 4]]))
+    """
+    positive = matches.positive & ~left_out
+    score, pairs = matches.score, matches.pairs
+    return replace(
+        matches,
+        target_index=torch.where(positive, matches.target_index, 0),
+        positive=positive,
+        ignored=matches.ignored | left_out,
+        score=None if score is None else torch.where(positive, score, 0),
+        pairs=None if pairs is None else pairs[~left_out[pairs[:, 0]]],
+        sampled=True,
+    )
 
 
 def keep_smallest(candidates: Tensor, keys: Tensor, count: Tensor | int) -> Tensor:

@@ -1,6 +1,5 @@
-"""Hard negative mining: all positives, and the negatives that are answered worst."""
+"""Hard negative mining: all positives, and the negatives of the largest loss."""
 
-from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -9,15 +8,16 @@ from torch import Tensor
 
 from detloss.matchers import Matches
 from detloss.registry import SAMPLERS, NonNegative
-from detloss.samplers.base import Sampler, keep_smallest
+from detloss.samplers.base import Sampler, keep_smallest, leave_out
 
 
 @SAMPLERS.register("hard_negative")
 class HardNegativeSampler(Sampler):
     """Keeps `ratio` negatives for each positive of an image, those of the largest loss.
 
-    An image without positives keeps `min_negatives` negatives: with the default 0 it teaches
-    nothing, as in SSD; set it to learn from empty images too. Equal losses keep the first.
+    An image without positives keeps `min_negatives` negatives: with the default 0 nothing is
+    learned from it, as in SSD; set it to learn from empty images too. Of equal losses the first
+    is kept.
 
     Args:
         ratio: Negatives for each positive, >= 0; the product is rounded down.
@@ -59,4 +59,4 @@ class HardNegativeSampler(Sampler):
         count = (matches.positive.sum().double() * self.ratio).long().clamp(min=self.min_negatives)
         negative = matches.negative
         kept = keep_smallest(negative, -class_loss, count)
-        return replace(matches, ignored=matches.ignored | (negative & ~kept))
+        return leave_out(matches, negative & ~kept)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from detloss.matchers import Matches
 from detloss.registry import SAMPLERS, Fraction, PositiveInt
-from detloss.samplers.base import Sampler, keep_smallest
+from detloss.samplers.base import Sampler, keep_smallest, leave_out
 
 
 @SAMPLERS.register("random_balanced")
@@ -43,6 +43,4 @@ class RandomBalancedSampler(Sampler):
         lots = torch.rand(len(matches.positive), device=matches.positive.device)
         positive = keep_smallest(matches.positive, lots, int(self.size * self.positive_fraction))
         negative = keep_smallest(matches.negative, lots, self.size - positive.sum())
-        return Matches(
-            torch.where(positive, matches.target_index, 0), positive, ~(positive | negative)
-        )
+        return leave_out(matches, ~(positive | negative | matches.ignored))

@@ -1,4 +1,4 @@
-"""What a matcher says and asks of its inputs, and what every registered one must do."""
+"""What matches and a matcher's inputs must be, and what every registered matcher must do."""
 
 import dataclasses
 
@@ -30,6 +30,89 @@ def test_matches_are_not_reassigned():
     no = torch.zeros(2, dtype=torch.bool)
     with pytest.raises(dataclasses.FrozenInstanceError):
         Matches(no.long(), no, no).positive = ~no
+
+
+NO = torch.zeros(3, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        pytest.param(
+            {"target_index": [0, 0, 0]},
+            TypeError,
+            "target_index must be a tensor, got list",
+            id="a list",
+        ),
+        pytest.param(
+            {"target_index": torch.zeros(3)},
+            TypeError,
+            r"target_index must be torch\.int64, got torch\.float32",
+            id="a float index",
+        ),
+        pytest.param(
+            {"target_index": torch.zeros(2, 3, dtype=torch.long)},
+            ValueError,
+            r"target_index must have shape \(A,\), got \(2, 3\)",
+            id="of a batch",
+        ),
+        pytest.param(
+            {"positive": NO.int()},
+            TypeError,
+            r"positive must be torch\.bool, got torch\.int32",
+            id="0 and 1",
+        ),
+        pytest.param(
+            {"ignored": NO[:2]},
+            ValueError,
+            r"ignored must have the shape of target_index, \(3,\), got \(2,\)",
+            id="a flag too few",
+        ),
+        pytest.param(
+            {"score": NO},
+            TypeError,
+            r"score must be floating point, got torch\.bool",
+            id="a score of yes or no",
+        ),
+        pytest.param(
+            {"score": torch.zeros(3, 1)},
+            ValueError,
+            r"score must have the shape of target_index, \(3,\), got \(3, 1\)",
+            id="a column of scores",
+        ),
+        pytest.param(
+            {"pairs": torch.zeros(2, 4, dtype=torch.long)},
+            ValueError,
+            r"pairs must have shape \(P, 2\), got \(2, 4\)",
+            id="pairs across",
+        ),
+        pytest.param(
+            {"pairs": torch.zeros(2, 2)},
+            TypeError,
+            r"pairs must be torch\.int64, got torch\.float32",
+            id="float pairs",
+        ),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_matches_reject(values, error, message, device):
+    right = {"target_index": NO.long(), "positive": NO, "ignored": NO}
+    given = {
+        name: one.to(device) if isinstance(one, torch.Tensor) else one
+        for name, one in (right | values).items()
+    }
+    with pytest.raises(error, match=message):
+        Matches(**given)
+
+
+def test_matches_are_made_under_a_compiler():
+    def make(positive):
+        matches = Matches(positive.long(), positive, ~positive, score=positive.float())
+        return dataclasses.replace(matches, sampled=True).score + 1
+
+    positive = torch.tensor([True, False])
+    compiled = torch.compile(make, fullgraph=True, backend="eager")
+    assert compiled(positive).tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
@@ -106,17 +189,22 @@ def test_rejects(anchors, gt_boxes, gt_ignore, error, message):
         check_match_inputs(anchors, gt_boxes, gt_ignore)
 
 
-def match(name, gt_boxes, *, anchors=ANCHORS, gt_ignore=None):
-    """The matches of a matcher that is given whatever it may ask for."""
+def asked_for(name, anchors, gt_boxes):
+    """Of the optional inputs those that the matcher needs."""
     count = len(anchors)
+    inputs = {
+        "gt_labels": torch.zeros(len(gt_boxes), dtype=torch.long),
+        "level_sizes": [count - count // 4, count // 4],
+        "class_logits": torch.zeros(count, 2, dtype=anchors.dtype),
+        "pred_boxes": anchors,
+        "objectness": torch.zeros(count, dtype=anchors.dtype),
+    }
+    return {one: inputs[one] for one in MATCHERS[name].needs}
+
+
+def match(name, gt_boxes, *, anchors=ANCHORS, gt_ignore=None):
     return detloss.build_part("matcher", {"type": name})(
-        anchors,
-        gt_boxes,
-        gt_labels=torch.zeros(len(gt_boxes), dtype=torch.long),
-        gt_ignore=gt_ignore,
-        level_sizes=[count - count // 4, count // 4],
-        class_logits=torch.zeros(count, 2, dtype=anchors.dtype),
-        pred_boxes=anchors,
+        anchors, gt_boxes, gt_ignore=gt_ignore, **asked_for(name, anchors, gt_boxes)
     )
 
 
@@ -132,8 +220,12 @@ class TestEveryMatcher:
         matches = match(name, random_truths(6, seed=seed))
         assert matches.target_index.dtype == torch.int64
         assert matches.positive.dtype == matches.ignored.dtype == torch.bool
-        for values in dataclasses.astuple(matches):
-            assert values.shape == (len(ANCHORS),)
+        assert len(matches.target_index) == len(ANCHORS)
+        assert not matches.sampled
+        assert (matches.score is not None) == MATCHERS[name].scores
+        if matches.score is not None:
+            assert ((matches.score >= 0) & (matches.score <= 1)).all()
+            assert (matches.score[~matches.positive] == 0).all()
         assert matches.positive.any()
         assert not (matches.positive & matches.ignored).any()
         assert (matches.target_index[~matches.positive] == 0).all()
@@ -216,3 +308,31 @@ class TestEveryMatcher:
         monkeypatch.setattr("detloss.matchers.tiles.CPU_PAIRS", 40)
         monkeypatch.setattr("detloss.matchers.tiles.TILE", 3)
         assert_close(dataclasses.astuple(match(name, truths)), whole)
+
+    @pytest.mark.parametrize("flags", [True, False], ids=["flags", "no flags"])
+    def test_a_batch_is_its_images(self, name, flags):
+        truths = [random_truths(count, seed=count) for count in (3, 0, 6)]
+        ignore = [torch.arange(len(boxes)) == 1 if flags else None for boxes in truths]
+        anchors = [ANCHORS, ANCHORS + 2, ANCHORS * 0.9]
+        asked = [asked_for(name, *one) for one in zip(anchors, truths, strict=True)]
+        together = {
+            key: [one[key] for one in asked]
+            if key == "gt_labels"
+            else value
+            if key == "level_sizes"
+            else torch.stack([one[key] for one in asked])
+            for key, value in asked[0].items()
+        }
+        matcher = detloss.build_part("matcher", {"type": name})
+        batch = matcher.batch(anchors, truths, gt_ignore=ignore, **together)
+        for i, found in enumerate(batch):
+            alone = matcher(anchors[i], truths[i], gt_ignore=ignore[i], **asked[i])
+            assert_close(dataclasses.astuple(found), dataclasses.astuple(alone))
+        assert len(batch) == 3
+
+    def test_a_batch_is_as_long_as_its_ground_truths(self, name):
+        matcher = detloss.build_part("matcher", {"type": name})
+        with pytest.raises(ValueError, match="anchors must be 1, one an image, got 2"):
+            matcher.batch([ANCHORS, ANCHORS], [torch.zeros(0, 4)])
+        with pytest.raises(ValueError, match="gt_ignore must be 2, one an image, got 1"):
+            matcher.batch([ANCHORS, ANCHORS], [torch.zeros(0, 4)] * 2, gt_ignore=[None])

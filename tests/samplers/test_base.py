@@ -1,13 +1,52 @@
-"""What the samplers share: keeping the smallest keys among candidates."""
+"""What every sampler does with matches, and what samplers share."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detloss.samplers.base import keep_smallest
+import detloss
+from detloss.matchers import Matches
+from detloss.registry import SAMPLERS
+from detloss.samplers.base import keep_smallest, leave_out
 
 INF = float("inf")
+
+
+@pytest.mark.parametrize("name", SAMPLERS.names())
+class TestEverySampler:
+    def test_hands_on_score_and_pairs_of_what_stays(self, name):
+        """Of 800 anchors, half of them positive, every sampler leaves some out or none."""
+        positive = torch.arange(800) % 2 == 0
+        score = torch.where(positive, torch.rand(800), 0)
+        pairs = torch.stack([torch.arange(0, 800, 2), torch.arange(400) % 5], 1).repeat(2, 1)
+        pairs[400:, 1] += 1  # each positive is assigned to two ground truths
+        index = torch.where(positive, torch.arange(800) // 2 % 5, 0)
+        matches = Matches(index, positive, torch.zeros(800, dtype=torch.bool), score, pairs)
+        kept = detloss.build_part("sampler", {"type": name})(matches, torch.rand(800))
+        assert kept.sampled
+        assert not matches.sampled
+        assert torch.equal(kept.score, torch.where(kept.positive, score, 0))
+        assert torch.equal(kept.pairs, pairs[kept.positive[pairs[:, 0]]])
+        assert torch.equal(kept.target_index, torch.where(kept.positive, index, 0))
+
+    def test_neither_score_nor_pairs_stay_none(self, name, matches_of):
+        kept = detloss.build_part("sampler", {"type": name})(matches_of("PNNX"), torch.rand(4))
+        assert kept.score is None
+        assert kept.pairs is None
+
+
+def test_a_pair_stays_where_its_anchor_is_ignored_by_the_matcher(matches_of):
+    """YOLOF: one of an anchor's pairs is ignored, the other counts."""
+    matches = Matches(
+        torch.tensor([0, 0]),
+        torch.tensor([False, True]),
+        torch.tensor([True, False]),
+        pairs=torch.tensor([[0, 2], [1, 0]]),
+    )
+    kept = leave_out(matches, torch.tensor([False, True]))
+    assert kept.pairs.tolist() == [[0, 2]]
+    assert kept.ignored.tolist() == [True, True]
 
 
 @pytest.mark.parametrize(
