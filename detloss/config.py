@@ -1,22 +1,39 @@
 """YAML file or mapping -> DetectorLoss, with errors that say file, key and cure."""
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from detloss.detector import DetectorLoss
-from detloss.registry import SECTIONS, ConfigError, Part, nearest, option_mistakes
+from detloss.kernels import Loss
+from detloss.registry import (
+    NORMALIZERS,
+    QUALITIES,
+    SECTIONS,
+    TERMS,
+    ConfigError,
+    Part,
+    Registry,
+    nearest,
+    option_mistakes,
+    options_of,
+)
+from detloss.terms import Term
+
+PARTS = ("matcher", "coder", "sampler", "normalizer")
+"""The top-level keys of a config that are not terms."""
+QUALITY_OPTIONS = {"label": "one", "weigh_by": "none"}
+"""The options of a term that name a quality, and what they say for none."""
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "coder": {"type": "delta"},
     "sampler": {"type": "all"},
     "normalizer": {"type": "positives"},
 }
-"""The sections that a config may leave out, and what they then are."""
+"""The parts that a config may leave out, and what they then are."""
 
 
 def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss:
@@ -33,7 +50,7 @@ def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss:
 
     Example:
         >>> criterion = load_config("configs/retinanet.yaml")
-        >>> criterion.box
+        >>> criterion.terms["box"].loss
         L1Loss(reduction='mean')
     """
     text = Path(path).read_text(encoding="utf-8")
@@ -50,9 +67,12 @@ def build(
     """The criterion that a mapping describes.
 
     Args:
-        config: "matcher", "classification" and "box", optionally "coder", "sampler" and
-            "normalizer". Each is a mapping with "type", a registered name, and the keyword
-            arguments of that class; the two losses also take "weight", a factor >= 0.
+        config: "matcher", optionally "coder", "sampler" and "normalizer", and the terms, such as
+            "classification" and "box". A part is a mapping with "type", a registered name, and the
+            keyword arguments of that class. A term is such a mapping of its loss, and takes the
+            options of the term beside those of the loss: "weight", a factor >= 0, "normalizer" ...
+            Several losses of one key are a list of such mappings, or {"terms": [...]} beside the
+            options that they share.
         source: What an error calls the config.
         validate: Debug validation; see `DetectorLoss`.
 
@@ -64,50 +84,50 @@ def build(
         >>> criterion = build({
         ...     "matcher": {"type": "max_iou", "positive": 0.5, "negative": 0.4},
         ...     "classification": {"type": "sigmoid_focal"},
-        ...     "box": {"type": "ciou", "weight": 2.0},
+        ...     "box": [{"type": "l1"}, {"type": "ciou", "weight": 2.0}],
         ... })
+        >>> list(criterion.terms)
+        ['classification', 'box/l1', 'box/ciou']
         >>> build(criterion.config()).config() == criterion.config()
         True
-        >>> build({"matcher": {"type": "max_iou"}, "classification": {"type": "sigmoid_focal"},
-        ...        "box": {"type": "cious"}})
+        >>> build({"matcher": {"type": "max_iuo"}})
         Traceback (most recent call last):
-        detloss.registry.ConfigError: config: box.type: unknown box loss 'cious', accepted: \
-ciou, diou, giou, iou, l1, l2, smooth_l1; did you mean 'ciou'?
+        detloss.registry.ConfigError: config: matcher.type: unknown matcher 'max_iuo', accepted: \
+atss, fcos, max_iou; did you mean 'max_iou'?
     """
     if not isinstance(config, Mapping):
         raise ConfigError(f"{source}: expected a mapping, got {config!r}")
+    accepted = [*PARTS, *TERMS.names()]
     mistakes = [
-        f"{key}: unknown key, accepted: {', '.join(SECTIONS)}{nearest(key, SECTIONS)}"
+        f"{key}: unknown key, accepted: {', '.join(accepted)}{nearest(key, accepted)}"
         for key in config
-        if key not in SECTIONS
+        if key not in accepted
     ]
-    weights: dict[str, float] = {}
+    if "matcher" not in config:
+        mistakes.append("matcher: missing, a criterion needs it")
     parts: dict[str, Part] = {}
-    for section in SECTIONS:
-        if section not in config and section not in DEFAULTS:
-            mistakes.append(f"{section}: missing, a criterion needs it")
-            continue
-        options = config.get(section, DEFAULTS.get(section))
-        if section in DetectorLoss.term_names and isinstance(options, Mapping):
-            options, weights[section], found = _split_term(section, options)
-            mistakes += found
+    terms: list[Term] = []
+    for key, value in ({**DEFAULTS, **config}).items():
         try:
-            parts[section] = build_part(section, options)
+            if key in PARTS:
+                parts[key] = build_part(key, value)
+            elif key in TERMS:
+                terms += _build_terms(key, value)
         except ConfigError as error:
             mistakes += str(error).splitlines()
     if mistakes:
         raise ConfigError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
     try:
-        return DetectorLoss(**parts, weights=weights, validate=validate)  # type: ignore[arg-type]
+        return DetectorLoss(**parts, terms=terms, validate=validate)  # type: ignore[arg-type]
     except ValueError as error:  # parts that do not go together
         raise ConfigError(f"{source}: {error}") from None
 
 
 def build_part(section: str, config: Mapping[str, Any]) -> Part:
-    """One part of a criterion.
+    """One part of a criterion, or a loss alone.
 
     Args:
-        section: "matcher", "coder", "sampler", "classification", "box" or "normalizer".
+        section: "matcher", "coder", "sampler", "classification", "box", "quality" or "normalizer".
         config: A mapping with "type" and the keyword arguments of that class.
 
     Raises:
@@ -122,48 +142,127 @@ def build_part(section: str, config: Mapping[str, Any]) -> Part:
             f"section must be one of {', '.join(SECTIONS)}, got {section!r}"
             f"{nearest(section, SECTIONS)}"
         )
-    if mistakes := _part_mistakes(section, config):
-        raise ConfigError("\n".join(mistakes))
-    options = {name: value for name, value in config.items() if name != "type"}
+    return _build(SECTIONS[section], config, section)
+
+
+def _build(registry: Registry, config: object, path: str) -> Part:
+    """The part of that registry; `path` says where in the config it stands."""
+    cls = _class_of(registry, config, path)
+    options = {key: value for key, value in _mapping(config).items() if key != "type"}
+    if mistakes := option_mistakes(cls, options):
+        raise ConfigError("\n".join(f"{path}.{key}: {text}" for key, text in mistakes.items()))
     try:
-        return SECTIONS[section][config["type"]](**options)
+        return cls(**options)
     except (TypeError, ValueError) as error:  # options that do not go together
-        raise ConfigError(f"{section}: {error}") from None
+        raise ConfigError(f"{path}: {error}") from None
 
 
-def _part_mistakes(section: str, config: object) -> list[str]:
-    """What is wrong with the config of one part, each with its key path."""
-    registry = SECTIONS[section]
+def _class_of(registry: Registry, config: object, path: str) -> type[Part]:
+    """The class that a mapping names in "type"."""
     accepted = ", ".join(registry.names())
     if not isinstance(config, Mapping):
-        cure = f"{{type: {config if config in registry else registry.names()[0]}}}"
-        return [f"{section}: expected a mapping such as {cure}, got {config!r}"]
+        known = isinstance(config, str) and config in registry
+        cure = f"{{type: {config if known else registry.names()[0]}}}"
+        raise ConfigError(f"{path}: expected a mapping such as {cure}, got {config!r}")
     if "type" not in config:
-        return [f"{section}.type: missing, accepted: {accepted}"]
+        raise ConfigError(f"{path}.type: missing, accepted: {accepted}")
     name = config["type"]
-    if name not in registry:
-        hint = nearest(name, registry.names())
-        return [f"{section}.type: unknown {registry.role} {name!r}, accepted: {accepted}{hint}"]
-    options = {key: value for key, value in config.items() if key != "type"}
-    mistakes = option_mistakes(registry[name], options)
-    return [f"{section}.{key}: {mistake}" for key, mistake in mistakes.items()]
-
-
-def _split_term(section: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], float, list[str]]:
-    """The options of a term's loss, its weight, and what is wrong with the keys beside them."""
-    options = dict(config)
-    weight = options.pop("weight", 1.0)
-    mistakes = []
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
-        mistakes.append(f"{section}.weight: expected a number, got {weight!r}")
-    elif not 0 <= weight < math.inf:
-        mistakes.append(f"{section}.weight: expected a finite number >= 0, got {weight!r}")
-    if options.pop("reduction", None) is not None:
-        mistakes.append(
-            f"{section}.reduction: in a criterion the normalizer decides what a sum is divided by, "
-            "leave it out"
+    if not isinstance(name, str) or name not in registry:
+        raise ConfigError(
+            f"{path}.type: unknown {registry.role} {name!r}, accepted: {accepted}"
+            f"{nearest(name, registry.names())}"
         )
-    return options, weight, mistakes
+    return registry[name]
+
+
+def _mapping(config: object) -> Mapping[str, Any]:
+    assert isinstance(config, Mapping)
+    return config
+
+
+def _build_terms(key: str, config: object) -> list[Term]:
+    """The terms of one key: a mapping, a list of mappings, or a list beside common options."""
+    if isinstance(config, list | tuple):
+        found, common, path = config, {}, key
+    elif isinstance(config, Mapping) and "terms" in config:
+        common = {option: value for option, value in config.items() if option != "terms"}
+        found, path = config["terms"], f"{key}.terms"
+        if not isinstance(found, list | tuple):
+            raise ConfigError(f"{path}: expected a list of mappings, got {found!r}")
+    else:
+        return [_build_term(key, config, key)]
+    terms, mistakes = [], []
+    for place, one in enumerate(found):
+        try:
+            merged = {**common, **one} if isinstance(one, Mapping) else one
+            term = _build_term(key, merged, f"{path}[{place}]")
+            term.name = term.name or term.loss.type_name
+            terms.append(term)
+        except ConfigError as error:
+            mistakes += str(error).splitlines()
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return terms
+
+
+def _build_term(key: str, config: object, path: str) -> Term:
+    """A term from the options of its loss and its own, which stand side by side."""
+    cls = TERMS[key]
+    assert issubclass(cls, Term)
+    loss = _class_of(cls.losses, config, path)
+    loss_options = [name for name in options_of(loss) if name != "reduction"]
+    term_options = [name for name in options_of(cls) if name != "loss"]
+    of_loss, of_term, mistakes = {}, {}, {}
+    for name, value in _mapping(config).items():
+        if name in term_options:
+            of_term[name] = value
+        elif name in loss_options:
+            of_loss[name] = value
+        elif name == "reduction":
+            mistakes[name] = (
+                "in a criterion the normalizer decides what a sum is divided by, leave it out"
+            )
+        elif name != "type":
+            accepted = [*loss_options, *term_options]
+            mistakes[name] = (
+                f"unknown option, {loss.type_name} accepts {', '.join(accepted)}"
+                f"{nearest(name, accepted)}"
+            )
+    lines = [f"{path}.{name}: {text}" for name, text in mistakes.items()]
+    lines += [f"{path}.{name}: {text}" for name, text in option_mistakes(loss, of_loss).items()]
+    for name, value in of_term.items():
+        try:
+            of_term[name] = _term_option(name, value, f"{path}.{name}")
+        except ConfigError as error:
+            lines += str(error).splitlines()
+    wrong = option_mistakes(cls, of_term)
+    lines += [f"{path}.{name}: {text}" for name, text in wrong.items() if name != "loss"]
+    if not lines:
+        try:
+            return cls(cast(Loss, loss(**of_loss)), **of_term)
+        except (TypeError, ValueError) as error:  # options that do not go together
+            lines = [f"{path}: {error}"]
+    raise ConfigError("\n".join(lines))
+
+
+def _term_option(name: str, value: object, path: str) -> object:
+    """What the constructor of a term takes for an option of a config."""
+    if name in QUALITY_OPTIONS and value is not None:
+        nothing = QUALITY_OPTIONS[name]
+        if value == nothing:
+            return None if name == "weigh_by" else nothing
+        if isinstance(value, str):
+            if value not in QUALITIES:
+                accepted = [nothing, *QUALITIES.names()]
+                raise ConfigError(
+                    f"{path}: unknown quality {value!r}, accepted: {', '.join(accepted)}"
+                    f"{nearest(value, accepted)}"
+                )
+            value = {"type": value}
+        return _build(QUALITIES, value, path)
+    if name == "normalizer" and value is not None:
+        return _build(NORMALIZERS, value, path)
+    return value
 
 
 class _Loader(yaml.SafeLoader):

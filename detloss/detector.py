@@ -1,33 +1,21 @@
-"""DetectorLoss: match, encode or decode, classify and regress, normalise, weigh, name."""
+"""DetectorLoss: check, match, ask each term, name and add."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from detloss.boxes.checking import check_boxes
-from detloss.classification import ClassificationLoss
+from detloss.batch import MatchedBatch
 from detloss.coders import Coder, DeltaCoder
+from detloss.inputs import Inputs, Target, checked_inputs
 from detloss.matchers import Matcher, Matches
-from detloss.matchers.base import check_match_inputs
-from detloss.normalizers import Counts, Normalizer, PositivesNormalizer
-from detloss.registry import SECTIONS
-from detloss.regression import BoxLoss
+from detloss.normalizers import Normalizer, PositivesNormalizer, divisors
 from detloss.samplers import AllSampler, Sampler
-from detloss.tensors import check_floating, sync_is_free, wide_type
-from detloss.validation import (
-    validate_answers,
-    validate_matches,
-    validate_predictions,
-    validate_targets,
-    validate_terms,
-    validation_wanted,
-)
-
-Target = Mapping[str, Tensor]
-TermReduction = Literal["sum", "image"]
+from detloss.terms import LogitTerm, Rows, Term
+from detloss.terms.base import TermReduction
+from detloss.validation import validate_inputs, validate_matches, validate_terms, validation_wanted
 
 
 @dataclass(frozen=True)
@@ -40,18 +28,21 @@ class DetectorOutput:
         total: 0-d, the sum of `terms`: the thing to call ``backward`` on.
         terms: Name -> weighted 0-d loss; the same names in every call.
         unweighted: Name -> the loss before its weight, detached.
-        matches: For each image, which anchors answered for what, after sampling.
+        divisors: Name -> what the sum of the term was divided by: 0-d, (B,) where each image has
+            its own, (L,) where each pyramid level has.
+        matches: For each image, which anchors are assigned to what, after sampling.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
     unweighted: dict[str, Tensor]
+    divisors: dict[str, Tensor]
     matches: list[Matches]
 
     def log(self) -> dict[str, float]:
         """Numbers for a logger: "total", each term, and each as "<term>/unweighted".
 
-        It waits for the device, so call it as often as you log and not in every step.
+        It is a host sync, so call it as often as you log and not in every step.
         """
         return {
             "total": self.total.sum().item(),
@@ -59,42 +50,46 @@ class DetectorOutput:
             **{f"{name}/unweighted": value.sum().item() for name, value in self.unweighted.items()},
         }
 
+    def __repr__(self) -> str:
+        return f"DetectorOutput({', '.join(self.terms)}; {len(self.matches)} images)"
+
 
 class DetectorLoss(nn.Module):
     """The loss of a one-stage detector, put together from parts.
 
-    For each image the matcher says which anchors answer for which ground truth and the sampler
-    which of them count. The classification loss is summed over the anchors that count, the box
-    loss over the positive ones; each sum is divided by what the normalizer says and multiplied by
-    the term's weight. A box loss on deltas gets encoded targets, one on boxes decoded
-    predictions: the loss says which.
+    For each image the matcher says which anchors are assigned to which ground truth and the sampler
+    which of them count. Then each term sums the loss of its rows, divides the sum by what its
+    normalizer says and multiplies it by its weight.
 
-    Nothing depends on ``train()`` or ``eval()`` but a normalizer with a memory. Every prediction
-    gets a gradient in every call, zero where no image has an object.
+    Nothing depends on ``train()`` or ``eval()`` but a normalizer with a memory, or one that asks
+    other ranks. Every prediction that a term reads gets a gradient in every call, zero where no
+    image has an object.
 
     Args:
-        matcher: Which anchor answers for which ground truth.
-        classification: Loss of "class_logits".
-        box: Loss of "box_regression".
+        matcher: Which anchor is assigned to which ground truth.
+        terms: The losses, in order. A term is called by its key, such as "box"; where several have
+            the same key, or a term has a name, "box/giou".
         coder: What "box_regression" means; `DeltaCoder` by default.
         sampler: Which matched anchors count; all by default.
-        normalizer: What sums are divided by; the positives of the batch by default.
-        weights: Factors of the terms "classification" and "box", 1 where not given.
+        normalizer: What the sums of terms without one of their own are divided by; the positives
+            of the batch by default.
         validate: Debug validation: look at the values of predictions, targets and losses in every
-            call, name the first bad one, and warn of objects that no anchor answers for. Off by
-            default, since it makes a GPU wait; the environment variable ``DETLOSS_VALIDATE=1``
+            call, name the first bad one, and warn of objects to which no anchor is assigned. Off by
+            default, since it is a host sync; the environment variable ``DETLOSS_VALIDATE=1``
             switches it on for every criterion built after.
 
     Raises:
-        ValueError: If a weight is negative or unknown, the classification loss has no gradient,
-            or the matcher needs what a criterion cannot give it.
+        ValueError: If parts do not go together: a space that the coder does not have, a quality
+            that nothing gives, two terms of one name.
 
     Example:
         >>> from detloss.classification import SigmoidFocalLoss
         >>> from detloss.matchers import MaxIoUMatcher
         >>> from detloss.regression import GIoULoss
+        >>> from detloss.terms import BoxTerm, ClassificationTerm
         >>> criterion = DetectorLoss(
-        ...     matcher=MaxIoUMatcher(), classification=SigmoidFocalLoss(), box=GIoULoss()
+        ...     matcher=MaxIoUMatcher(),
+        ...     terms=[ClassificationTerm(SigmoidFocalLoss()), BoxTerm(GIoULoss())],
         ... )
         >>> logits, regression = torch.zeros(1, 2, 3), torch.zeros(1, 2, 4)
         >>> anchors = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
@@ -107,92 +102,89 @@ class DetectorLoss(nn.Module):
         {'classification': tensor(0.6931), 'box': tensor(0.)}
     """
 
-    term_names: ClassVar[tuple[str, ...]] = ("classification", "box")
+    terms: Mapping[str, Term]
 
     def __init__(
         self,
         *,
         matcher: Matcher,
-        classification: ClassificationLoss,
-        box: BoxLoss,
+        terms: Sequence[Term] = (),
         coder: Coder | None = None,
         sampler: Sampler | None = None,
         normalizer: Normalizer | None = None,
-        weights: Mapping[str, float] | None = None,
         validate: bool = False,
     ) -> None:
         super().__init__()
         self.matcher = matcher
         self.coder = coder if coder is not None else DeltaCoder()
         self.sampler = sampler if sampler is not None else AllSampler()
-        self.classification = classification
-        self.box = box
+        self.terms = nn.ModuleDict(named_terms(terms))  # type: ignore[assignment]
         self.normalizer = normalizer if normalizer is not None else PositivesNormalizer()
-        self.weights = self._checked_weights(weights or {})
         self.validate = validate or validation_wanted()
+        for term in terms:
+            term.divides_levels = self._normalizer_of(term).per == "level"
+        check_parts(self)
+        self._needed = needed_predictions(self.terms.values(), matcher)
+        self._needs_labels = "gt_labels" in matcher.needs or any(
+            isinstance(term, LogitTerm) and not term.one_logit for term in terms
+        )
 
-        if not classification.differentiable:
-            raise ValueError(
-                f"classification: {classification.type_name} is a metric without gradient, "
-                "it cannot be trained on"
-            )
-        unknown = matcher.needs - {"gt_labels", "level_sizes", "class_logits", "pred_boxes"}
-        if unknown:
-            raise ValueError(
-                f"matcher: {matcher.type_name} needs {', '.join(sorted(unknown))}, "
-                "which a criterion does not have"
-            )
-
-    def _checked_weights(self, weights: Mapping[str, float]) -> dict[str, float]:
-        for name, weight in weights.items():
-            if name not in self.term_names:
-                raise ValueError(f"weights must name {', '.join(self.term_names)}, got {name!r}")
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"weights[{name!r}] must be finite and at least 0, got {weight}")
-        return {name: float(weights.get(name, 1.0)) for name in self.term_names}
+    def _normalizer_of(self, term: Term) -> Normalizer:
+        return term.normalizer if term.normalizer is not None else self.normalizer
 
     def config(self) -> dict[str, Any]:
         """The resolved config; `detloss.build` makes an equal criterion of it."""
-        resolved = {name: getattr(self, name).config() for name in SECTIONS}
-        for name in self.term_names:
-            del resolved[name]["reduction"]  # the normalizer decides it
-            resolved[name]["weight"] = self.weights[name]
-        return resolved
+        keys: dict[str, list[Term]] = {}
+        for term in self.terms.values():
+            keys.setdefault(term.type_name, []).append(term)
+        return {
+            "matcher": self.matcher.config(),
+            "coder": self.coder.config(),
+            "sampler": self.sampler.config(),
+            **{
+                key: terms[0].config() if _stands_alone(terms) else [t.config() for t in terms]
+                for key, terms in keys.items()
+            },
+            "normalizer": self.normalizer.config(),
+        }
 
     def extra_repr(self) -> str:
-        return f"weights={self.weights}, validate={self.validate}"
+        return f"validate={self.validate}"
 
     def forward(
         self,
         predictions: Mapping[str, Tensor],
         targets: Sequence[Target],
         *,
-        anchors: Tensor | Sequence[Tensor],
+        anchors: Tensor | Sequence[Tensor] | None = None,
         level_sizes: Sequence[int] | None = None,
-        normalizer: Tensor | float | None = None,
+        normalizer: Tensor | float | Mapping[str, Tensor | float] | None = None,
         matches: Sequence[Matches] | None = None,
         reduction: TermReduction = "sum",
     ) -> DetectorOutput:
         """The loss of a batch of B images with A anchors each.
 
         Args:
-            predictions: "class_logits" (B, A, C) and "box_regression" (B, A, 4), floating point.
-                C counts a background column if the classification loss has one.
+            predictions: What the terms read, floating point: "class_logits" (B, A, C), where C
+                counts a background column if the loss has one; "box_regression" (B, A, K), K the
+                coder's width; "objectness", "centerness", "iou_score" (B, A) or (B, A, 1).
+                "class_probabilities" may stand for "class_logits".
             targets: For each image "boxes" (M, 4) as (x1, y1, x2, y2) in the unit of the anchors,
                 "labels" (M,) integers in 0..C-1. M may be 0. Optionally "ignore" (M,) bool: crowd
-                or don't-care regions; "weights" (M,): factors of both losses of the anchors that
-                answer for a box; "class_mask" (C,) bool: the classes that are labelled in this
-                image, the others get no gradient (not for a softmax).
-            anchors: (A, 4), or a list of B such.
-            level_sizes: Anchors of each pyramid level, for a matcher that needs it.
+                or don't-care regions; "weights" (M,): factors of all losses of the anchors that
+                are assigned to a box; "class_mask" (C,) bool: the classes that are labelled in
+                this image, the others get no gradient (not for a softmax).
+            anchors: (A, 4), or a list of B such. A point is the square of its stride's side.
+            level_sizes: Anchors of each pyramid level, where a part needs it.
             normalizer: Divides every sum instead of what the normalizer says, such as the
-                positives of all the micro-batches of a step.
-            matches: Which anchor answers for what in each image, such as those of `match`; by
-                default the matcher and the sampler say.
+                positives of all the micro-batches of a step: a number, (B,) numbers, one an image,
+                or a mapping from the names of terms, such as the divisors of an output.
+            matches: Which anchor is assigned to what in each image, such as those of `match`; by
+                default the matcher says. Matches that are not sampled yet are.
             reduction: "sum", or "image" for losses (B,) that add up to those of the batch.
 
         Returns:
-            Total, terms and matches.
+            Total, terms, divisors and matches.
 
         Raises:
             TypeError: If a tensor has the wrong type.
@@ -201,49 +193,37 @@ class DetectorLoss(nn.Module):
         """
         if reduction not in get_args(TermReduction):
             raise ValueError(f"reduction must be 'sum' or 'image', got {reduction!r}")
-        logits, regression = self._check_predictions(predictions)
-        batch, count = logits.shape[:2]
-        self._check_targets(targets, batch)
-        anchors_of = self._check_anchors(anchors, batch, count)
-        if matches is not None and len(matches) != batch:
-            raise ValueError(f"matches must be {batch}, one an image, got {len(matches)}")
+        inputs = self._inputs(predictions, targets, anchors, level_sizes)
+        if matches is not None and len(matches) != inputs.images:
+            raise ValueError(f"matches must be {inputs.images}, one an image, got {len(matches)}")
         if self.validate:
-            validate_targets(targets, self._classes(logits), anchors_of)
-            validate_answers(targets, matches or [])
-            validate_predictions({"classification": logits, "box": regression})
+            self._validate(inputs, matches or [])
 
-        with torch.no_grad():
-            if matches is None:
-                matches = self._match(targets, anchors_of, logits, regression, level_sizes)
-            positive = torch.stack([m.positive for m in matches])
-            truths = self._truths(targets, logits)
-            answer = truths.answers(matches)
-            worth = None if truths.weights is None else truths.weights[answer]
-            divisor = self._divisor(targets, positive, worth, normalizer, wide_type(logits))
-            weight = divisor.reciprocal()[:, None].expand(batch, count)
-            weight = weight if worth is None else weight * worth
-            class_target = self._class_target(matches, truths.labels[answer])
-            known = self._class_mask(targets, logits)
-
+        matches = self._matches(inputs, matches)
+        batch = MatchedBatch(inputs, matches, self.coder)
+        rows = self._rows(batch)
+        divided_by = self._divisors(rows, normalizer)
         losses = {
-            "classification": self.classification.compute(
-                logits,
-                class_target,
-                weight=weight if known is None else torch.where(known, weight[..., None], 0),
-                reduction=reduction,
-            ),
-            "box": self._box_loss(
-                regression, anchors_of, truths.boxes, answer, positive, weight, reduction
-            ),
+            name: term(batch, rows[name], divided_by[name], reduction)
+            for name, term in self.terms.items()
         }
         if self.validate:
             validate_terms(losses)
-        terms = {name: loss * self.weights[name] for name, loss in losses.items()}
+        terms = {
+            name: losses[name] * term.weight
+            if term.weight
+            else silenced(losses[name], inputs.predictions[term.reads])
+            for name, term in self.terms.items()
+        }
+        total: Tensor | int = sum(terms.values())
+        if not isinstance(total, Tensor):
+            total = batch.positive.new_zeros((), dtype=torch.float32)
         return DetectorOutput(
-            total=terms["classification"] + terms["box"],
+            total=total,
             terms=terms,
             unweighted={name: loss.detach() for name, loss in losses.items()},
-            matches=list(matches),
+            divisors=divided_by,
+            matches=matches,
         )
 
     @torch.no_grad()
@@ -251,11 +231,11 @@ class DetectorLoss(nn.Module):
         self,
         targets: Sequence[Target],
         *,
-        anchors: Tensor | Sequence[Tensor],
+        anchors: Tensor | Sequence[Tensor] | None = None,
         predictions: Mapping[str, Tensor] | None = None,
         level_sizes: Sequence[int] | None = None,
     ) -> list[Matches]:
-        """Which anchors answer for what in each image, after sampling: what `forward` would use.
+        """Which anchors are assigned to what in each image, after sampling: as in `forward`.
 
         With it the positives of all micro-batches of a step are known before the first of them, and
         can be passed to each as ``normalizer``.
@@ -278,270 +258,227 @@ class DetectorLoss(nn.Module):
             >>> criterion.match([target], anchors=anchors)[0].positive
             tensor([False,  True])
         """
-        logits = regression = None
-        if predictions is not None:
-            logits, regression = self._check_predictions(predictions)
-        self._check_targets(targets, len(targets) if logits is None else len(logits))
-        count = len(anchors if isinstance(anchors, Tensor) else anchors[0]) if targets else 0
-        anchors_of = self._check_anchors(anchors, len(targets), count)
+        inputs = self._inputs(predictions, targets, anchors, level_sizes)
         if self.validate:
-            classes = None if logits is None else self._classes(logits)
-            validate_targets(targets, classes, anchors_of)
-        return self._match(targets, anchors_of, logits, regression, level_sizes)
+            self._validate(inputs, [])
+        return self._matches(inputs, None)
 
-    def _match(
+    def _inputs(
         self,
+        predictions: Mapping[str, Tensor] | None,
         targets: Sequence[Target],
-        anchors: Sequence[Tensor],
-        logits: Tensor | None,
-        regression: Tensor | None,
+        anchors: Tensor | Sequence[Tensor] | None,
         level_sizes: Sequence[int] | None,
-    ) -> list[Matches]:
-        """Each image's matches; predictions are decoded only for a matcher that asks for them."""
-        needs = self.matcher.needs
-        if "level_sizes" in needs and level_sizes is None:
-            raise ValueError(f"matcher {self.matcher.type_name} needs level_sizes, got None")
-        if needs & {"class_logits", "pred_boxes"} and logits is None:
-            raise ValueError(f"matcher {self.matcher.type_name} needs predictions, got None")
-        matches = []
-        for image, (target, image_anchors) in enumerate(zip(targets, anchors, strict=True)):
-            of_predictions: dict[str, Tensor] = {}
-            if "class_logits" in needs and logits is not None:
-                of_predictions["class_logits"] = logits[image]
-            if "pred_boxes" in needs and regression is not None:
-                of_predictions["pred_boxes"] = self.coder.decode(regression[image], image_anchors)
-            matches.append(
-                self.matcher(
-                    image_anchors,
-                    target["boxes"],
-                    gt_labels=target["labels"],
-                    gt_ignore=target.get("ignore"),
-                    level_sizes=level_sizes,
-                    **of_predictions,
-                )
-            )
-        if self.validate:
-            validate_matches(targets, matches)
-        return self._sample(matches, targets, logits)
+    ) -> Inputs:
+        """The batch, checked; without predictions where there are none."""
 
-    def _sample(
-        self, matches: list[Matches], targets: Sequence[Target], logits: Tensor | None
-    ) -> list[Matches]:
-        if not self.sampler.needs_class_loss:
-            return [self.sampler(m) for m in matches]
-        if logits is None:
-            raise ValueError(f"sampler {self.sampler.type_name} needs predictions, got None")
-        truths = self._truths(targets, logits)
-        class_target = self._class_target(matches, truths.labels[truths.answers(matches)])
-        known = self._class_mask(targets, logits)
-        weight = None if known is None else known.expand_as(logits)
-        loss = self.classification.compute(logits, class_target, weight=weight, reduction="none")
-        loss_of_anchor = loss.sum(-1) if loss.ndim == logits.ndim else loss
-        return [self.sampler(m, row) for m, row in zip(matches, loss_of_anchor, strict=True)]
+        def check(given: Mapping[str, Tensor]) -> None:
+            for term in self.terms.values() if predictions is not None else ():
+                term.check(given, self.coder.width)
 
-    def _truths(self, targets: Sequence[Target], logits: Tensor) -> "_Truths":
-        """The ground truths of all images."""
-        device = logits.device
-        nobody = torch.full((1,), self._classes(logits), device=device)
-        weights = None
-        if any("weights" in target for target in targets):
-            given = [t.get("weights", t["labels"].new_ones(len(t["labels"]))) for t in targets]
-            weights = torch.cat([*(w.to(wide_type(logits)) for w in given), nobody.new_ones(1)])
-        return _Truths(
-            boxes=torch.cat([target["boxes"] for target in targets]),
-            labels=torch.cat([*(target["labels"].long() for target in targets), nobody]),
-            weights=weights,
-            counts=[len(target["boxes"]) for target in targets],
+        return checked_inputs(
+            predictions or {},
+            targets,
+            anchors,
+            level_sizes,
+            needed=[] if predictions is None else self._needed,
+            labels=self._needs_labels,
+            check=check,
         )
 
-    def _class_target(self, matches: Sequence[Matches], labels: Tensor) -> Tensor:
-        """(B, A) class indices: those of `labels`, or the index to ignore."""
-        ignored = torch.stack([m.ignored for m in matches])
-        return torch.where(ignored, self.classification.ignore_index, labels)
+    def _validate(self, inputs: Inputs, matches: Sequence[Matches]) -> None:
+        """Looks at the values of what was given."""
+        read = {
+            name: inputs.predictions[term.reads]
+            for name, term in self.terms.items()
+            if term.reads in inputs.predictions
+        }
+        classes, term = None, self._classifier()
+        if term is not None and not term.one_logit and term.reads in inputs.predictions:
+            classes = term.classes(inputs.predictions)
+        validate_inputs(inputs, classes, matches, read)
 
-    def _class_mask(self, targets: Sequence[Target], logits: Tensor) -> Tensor | None:
-        """(B, 1, C) bool, the classes that are labelled in each image; None for all in all."""
-        if not any("class_mask" in target for target in targets):
-            return None
-        if self.classification.background_columns:
-            raise ValueError(
-                "targets with 'class_mask' need a yes-or-no classification loss such as "
-                "sigmoid_focal, since the classes of a softmax share one probability, got "
-                f"{self.classification.type_name}"
-            )
-        classes = logits.shape[-1]
-        everything = torch.ones(classes, dtype=torch.bool, device=logits.device)
-        masks = [target.get("class_mask", everything) for target in targets]
-        for image, mask in enumerate(masks):
-            if mask.dtype != torch.bool or mask.shape != (classes,):
-                raise ValueError(
-                    f"targets[{image}]['class_mask'] must be boolean of shape {(classes,)}, "
-                    f"got {mask.dtype} of shape {tuple(mask.shape)}"
-                )
-        return torch.stack(masks)[:, None]
+    def _classifier(self, over: str | None = None) -> LogitTerm | None:
+        """The first term of classes, or else of a single logit; None where there is neither."""
+        found = [
+            term
+            for term in self.terms.values()
+            if isinstance(term, LogitTerm) and over in (None, term.over)
+        ]
+        return min(found, key=lambda term: term.one_logit, default=None)
 
-    def _box_loss(
+    @torch.no_grad()
+    def _matches(self, inputs: Inputs, given: Sequence[Matches] | None) -> list[Matches]:
+        """The matches of each image, sampled."""
+        matches = self._match(inputs) if given is None else list(given)
+        if given is None and self.validate:
+            validate_matches(inputs.targets, matches)
+        if all(match.sampled for match in matches):
+            return matches
+        losses: Sequence[Tensor | None] = [None] * len(matches)
+        if self.sampler.needs_class_loss:
+            term = self._classifier(over="all")
+            if term is None or term.reads not in inputs.predictions:
+                raise ValueError(f"sampler {self.sampler.type_name} needs predictions, got None")
+            losses = term.sampling_loss(MatchedBatch(inputs, matches, self.coder)).unbind()
+        return [
+            match if match.sampled else self.sampler(match, loss)
+            for match, loss in zip(matches, losses, strict=True)
+        ]
+
+    def _match(self, inputs: Inputs) -> list[Matches]:
+        """What the matcher says; predictions are decoded only for one that asks for them."""
+        needs, predictions = self.matcher.needs, inputs.predictions
+        if "level_sizes" in needs and inputs.level_sizes is None:
+            raise ValueError(f"matcher {self.matcher.type_name} needs level_sizes, got None")
+        if needs & {"class_logits", "pred_boxes", "objectness"} and not predictions:
+            raise ValueError(f"matcher {self.matcher.type_name} needs predictions, got None")
+        boxes = objectness = None
+        if "pred_boxes" in needs:
+            regression = predictions["box_regression"]
+            anchors = torch.stack(list(inputs.anchors))
+            boxes = self.coder.decode(regression, anchors)
+        if "objectness" in needs:
+            objectness = predictions["objectness"].flatten(1)
+        return self.matcher.batch(
+            inputs.anchors,
+            [target["boxes"] for target in inputs.targets],
+            gt_labels=[target["labels"] for target in inputs.targets]
+            if all("labels" in target for target in inputs.targets)
+            else None,
+            gt_ignore=[target.get("ignore") for target in inputs.targets],
+            level_sizes=inputs.level_sizes,
+            class_logits=predictions["class_logits"] if "class_logits" in needs else None,
+            pred_boxes=boxes,
+            objectness=objectness,
+        )
+
+    def _rows(self, batch: MatchedBatch) -> dict[str, Rows]:
+        """The rows of each term."""
+        classifier = self._classifier()
+        label = None if classifier is None else classifier.label
+        return {name: Rows(term, batch, label) for name, term in self.terms.items()}
+
+    @torch.no_grad()
+    def _divisors(
         self,
-        regression: Tensor,
-        anchors: Sequence[Tensor],
-        boxes: Tensor,
-        answer: Tensor,
-        positive: Tensor,
-        weight: Tensor,
-        reduction: TermReduction,
-    ) -> Tensor:
-        """The box loss of the positive anchors, in the space that the loss asks for.
-
-        Where picking the positive anchors would be a wait, all of them are computed, and the
-        others silenced.
-        """
-        batch, count = positive.shape
-        shared = all(image_anchors is anchors[0] for image_anchors in anchors)
-        all_anchors = anchors[0] if shared else torch.cat(list(anchors))
-        boxes = torch.cat([boxes, all_anchors[:1]])  # the last row, nobody's
-        deltas, answer = regression.flatten(0, 1), answer.flatten()
-        weight, positive = weight.flatten(), positive.flatten()
-        chosen = None
-        if sync_is_free(positive):
-            chosen = positive.nonzero().view(-1)
-            positive_anchors = all_anchors[chosen % max(len(all_anchors), 1)]
-            deltas, answer, weight = (
-                values.index_select(0, chosen) for values in (deltas, answer, weight)
-            )
-        else:
-            positive_anchors = all_anchors.repeat(batch if shared else 1, 1)
-            weight = torch.where(positive, weight, 0)
-        boxes = boxes[answer]
-        if self.box.space == "deltas":
-            pred, target = deltas, self.coder.encode(boxes, positive_anchors)
-        else:
-            pred, target = self.coder.decode(deltas, positive_anchors), boxes
-        if reduction == "sum":
-            return self.box.compute(pred, target, weight=weight, reduction="sum")
-        rows = self.box.compute(pred, target, weight=weight, reduction="none")
-        if chosen is None:
-            return rows.view(batch, count).sum(1)
-        return rows.new_zeros(batch).index_add(0, chosen // max(count, 1), rows)
-
-    def _divisor(
-        self,
-        targets: Sequence[Target],
-        positive: Tensor,
-        worth: Tensor | None,
-        normalizer: Tensor | float | None,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        """(B,) what each image's sums are divided by."""
-        if normalizer is None:
-            divisor: Tensor = self.normalizer(
-                Counts(
-                    positives=positive.sum(1),
-                    ground_truths=torch.stack([_to_learn(target) for target in targets]),
-                    target_scores=(positive if worth is None else positive * worth).sum(1),
-                )
-            )
-            return divisor.to(dtype)
-        shape = (len(positive),)
-        if not isinstance(normalizer, Tensor):
-            return torch.full(shape, float(normalizer), dtype=dtype, device=positive.device)
-        if normalizer.ndim:
-            raise ValueError(f"normalizer must be a number, got shape {tuple(normalizer.shape)}")
-        return normalizer.to(positive.device, dtype).expand(shape)
-
-    def _classes(self, logits: Tensor) -> int:
-        """The foreground classes, C; also the class index that means background."""
-        return logits.shape[-1] - self.classification.background_columns
-
-    def _check_predictions(self, predictions: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        for name in ("class_logits", "box_regression"):
-            if name not in predictions:
+        rows: Mapping[str, Rows],
+        given: Tensor | float | Mapping[str, Tensor | float] | None,
+    ) -> dict[str, Tensor]:
+        """What the sum of each term is divided by; terms that share a count are counted once."""
+        found: dict[str, Tensor] = {}
+        if given is not None:
+            values = given if isinstance(given, Mapping) else dict.fromkeys(rows, given)
+            unknown = [name for name in values if name not in rows]
+            if unknown:
                 raise ValueError(
-                    f"predictions must have 'class_logits' and 'box_regression', "
-                    f"got {', '.join(map(repr, predictions)) or 'nothing'}"
+                    f"normalizer must name terms, {', '.join(rows)}, got {unknown[0]!r}"
                 )
-            check_floating(f"predictions[{name!r}]", predictions[name])
-        logits, regression = predictions["class_logits"], predictions["box_regression"]
-        if logits.ndim != 3:
-            raise ValueError(
-                f"predictions['class_logits'] must have shape (B, A, C), got {tuple(logits.shape)}"
-            )
-        if not len(logits):
-            raise ValueError("predictions must be of at least one image, got none")
-        expected = (*logits.shape[:2], 4)
-        if regression.shape != expected:
-            raise ValueError(
-                f"predictions['box_regression'] must have shape {expected}, "
-                f"got {tuple(regression.shape)}"
-            )
-        return logits, regression
-
-    def _check_anchors(
-        self, anchors: Tensor | Sequence[Tensor], batch: int, count: int
-    ) -> list[Tensor]:
-        """The anchors of each image."""
-        anchors_of = [anchors] * batch if isinstance(anchors, Tensor) else list(anchors)
-        if len(anchors_of) != batch:
-            raise ValueError(f"anchors must be one tensor or {batch}, got {len(anchors_of)}")
-        for image_anchors in anchors_of:
-            check_boxes("anchors", image_anchors)
-            if image_anchors.shape != (count, 4):
-                raise ValueError(
-                    f"anchors must have shape {(count, 4)}, got {tuple(image_anchors.shape)}"
-                )
-        return anchors_of
-
-    def _check_targets(self, targets: Sequence[Target], batch: int) -> None:
-        if len(targets) != batch:
-            raise ValueError(f"targets must be {batch}, one an image, got {len(targets)}")
-        for image, target in enumerate(targets):
-            for key in ("boxes", "labels"):
-                if key not in target:
-                    raise ValueError(f"targets[{image}] must have {key!r}, got {list(target)}")
-            boxes, labels = target["boxes"], target["labels"]
-            check_boxes(f"targets[{image}]['boxes']", boxes)
-            if boxes.ndim != 2 or labels.shape != boxes.shape[:1]:
-                raise ValueError(
-                    f"targets[{image}] must have boxes (M, 4) and labels (M,), "
-                    f"got {tuple(boxes.shape)} and {tuple(labels.shape)}"
-                )
-            if labels.dtype.is_floating_point or labels.dtype == torch.bool:
-                raise TypeError(f"targets[{image}]['labels'] must be integers, got {labels.dtype}")
-            check_match_inputs(boxes, boxes, target.get("ignore"))
-            weights = target.get("weights", labels)
-            if weights.shape != labels.shape:
-                raise ValueError(
-                    f"targets[{image}]['weights'] must have shape {tuple(labels.shape)}, "
-                    f"got {tuple(weights.shape)}"
-                )
+            found = {name: _given_divisor(name, values[name], rows[name]) for name in values}
+        asked: dict[tuple[int, str | None], tuple[Normalizer, Rows]] = {}
+        asks: dict[str, tuple[int, str | None]] = {}
+        for name, of_term in rows.items():
+            if name not in found:
+                normalizer = self._normalizer_of(of_term.term)
+                asks[name] = id(normalizer), name if normalizer.of_term else None
+                asked.setdefault(asks[name], (normalizer, of_term))
+        counted = dict(zip(asked, divisors(list(asked.values())), strict=True))
+        return {name: found[name] if name in found else counted[asks[name]] for name in rows}
 
 
-@dataclass(frozen=True)
-class _Truths:
-    """The T ground truths of all images in one table, whose last row is nobody's.
+def needed_predictions(terms: Iterable[Term], matcher: Matcher) -> list[str]:
+    """The predictions that terms read, then those that a quality or the matcher looks at."""
+    terms = list(terms)
+    names = [term.reads for term in terms]
+    for term in terms:
+        names += sorted(term.needs - {"score"})
+    of_matcher = {
+        "class_logits": "class_logits",
+        "pred_boxes": "box_regression",
+        "objectness": "objectness",
+    }
+    names += [of_matcher[name] for name in sorted(matcher.needs) if name in of_matcher]
+    return list(dict.fromkeys(names))
 
-    Attributes:
-        boxes: (T, 4); nobody has no box.
-        labels: (T + 1,) class indices; nobody's means background.
-        weights: (T + 1,) factors, nobody's 1; None for all 1.
-        counts: Of each image.
+
+def named_terms(terms: Sequence[Term]) -> dict[str, Term]:
+    """The terms by name: their key, or key and name where they have one or the key has several.
+
+    Raises:
+        ValueError: If two have the same name.
     """
+    keys = [term.type_name for term in terms]
+    named: dict[str, Term] = {}
+    for term in terms:
+        name = term.type_name
+        if term.name is not None or keys.count(name) > 1:
+            name = f"{name}/{term.name or term.loss.type_name or type(term.loss).__name__}"
+        if name in named:
+            raise ValueError(
+                f"terms must differ in name, got two {name!r}; give one of them a name"
+            )
+        named[name] = term
+    return named
 
-    boxes: Tensor
-    labels: Tensor
-    weights: Tensor | None
-    counts: list[int]
 
-    def answers(self, matches: Sequence[Matches]) -> Tensor:
-        """(B, A) the row of the table that each anchor answers for."""
-        rows, first = [], 0
-        for match, count in zip(matches, self.counts, strict=True):
-            rows.append(torch.where(match.positive, match.target_index + first, len(self.boxes)))
-            first += count
-        return torch.stack(rows)
+def check_parts(criterion: DetectorLoss) -> None:
+    """Raises ValueError at the first parts that do not go together."""
+    matcher, coder = criterion.matcher, criterion.coder
+    unknown = matcher.needs - {
+        "gt_labels",
+        "level_sizes",
+        "class_logits",
+        "pred_boxes",
+        "objectness",
+    }
+    if unknown:
+        raise ValueError(
+            f"matcher: {matcher.type_name} needs {', '.join(sorted(unknown))}, "
+            "which a criterion does not have"
+        )
+    if criterion.sampler.needs_class_loss and criterion._classifier(over="all") is None:
+        raise ValueError(
+            f"sampler: {criterion.sampler.type_name} chooses by a classification loss over all "
+            "anchors, which no term has"
+        )
+    for name, term in criterion.terms.items():
+        space = getattr(term.loss, "space", None)
+        if space is not None and space not in coder.spaces:
+            raise ValueError(
+                f"{name}: {term.loss.type_name} is a loss on {space}, coder {coder.type_name} has "
+                f"{', '.join(sorted(coder.spaces))}"
+            )
+        if "score" in term.needs and not matcher.scores:
+            raise ValueError(
+                f"{name}: a score comes from the matcher, and {matcher.type_name} gives none"
+            )
+        normalizer = criterion._normalizer_of(term)
+        if normalizer.needs_factors and not term.has_factors:
+            raise ValueError(
+                f"{name}: normalizer {normalizer.type_name} divides by the factors of the rows, "
+                "and the term has none; give it weigh_by"
+            )
 
 
-def _to_learn(target: Target) -> Tensor:
-    """How many boxes of an image are not to be ignored, 0-d."""
-    if "ignore" in target:
-        return (~target["ignore"]).sum()
-    return target["labels"].new_full((), len(target["labels"]), dtype=torch.long)
+def silenced(loss: Tensor, prediction: Tensor) -> Tensor:
+    """0 in the shape of `loss`, whatever that holds, with a zero gradient of `prediction`."""
+    return torch.zeros_like(loss) + prediction.flatten()[:0].sum()
+
+
+def _stands_alone(terms: Sequence[Term]) -> bool:
+    """Whether a config writes the terms of a key as one mapping."""
+    return len(terms) == 1 and terms[0].name is None
+
+
+def _given_divisor(name: str, value: Tensor | float, rows: Rows) -> Tensor:
+    """The divisor that the caller gives: 0-d, or one for each image or pyramid level."""
+    positive = rows.positive
+    if not isinstance(value, Tensor):
+        return torch.full((), float(value), dtype=rows.dtype, device=positive.device)
+    expected = len(rows.level_sizes) if rows.term.divides_levels else rows.images
+    if value.ndim and value.shape != (expected,):
+        raise ValueError(
+            f"normalizer of {name!r} must be a number or have shape ({expected},), "
+            f"got {tuple(value.shape)}"
+        )
+    return value.to(positive.device, rows.dtype)

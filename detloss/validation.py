@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from detloss.inputs import Inputs
 from detloss.matchers import Matches
 
 # A box reaches as far as its largest coordinate, by magnitude. Fractions may leave the image, wide
@@ -40,6 +41,28 @@ def validation_wanted() -> bool:
     )
 
 
+def validate_inputs(
+    inputs: Inputs,
+    classes: int | None,
+    matches: Sequence[Matches],
+    predictions: Mapping[str, Tensor],
+) -> None:
+    """Looks at all that a criterion is given.
+
+    Args:
+        inputs: The batch.
+        classes: How many foreground classes there are, C; None where nobody knows.
+        matches: Those that the caller gave; empty for none.
+        predictions: Term -> (B, A) or (B, A, K), what the term is computed from.
+
+    Raises:
+        ValueError: At the first bad value; see the functions below.
+    """
+    validate_targets(inputs.targets, classes, inputs.anchors)
+    validate_given_matches(inputs.targets, matches)
+    validate_predictions(predictions)
+
+
 def validate_targets(
     targets: Sequence[Mapping[str, Tensor]], classes: int | None, anchors: Sequence[Tensor]
 ) -> None:
@@ -70,7 +93,8 @@ def validate_targets(
         ValueError: targets[0]['labels'][0] must be in 0..2, got 3
     """
     for image, target in enumerate(targets):
-        boxes, labels, learned = target["boxes"], target["labels"], _learned(target)
+        boxes, learned = target["boxes"], _learned(target)
+        labels = target.get("labels", torch.zeros_like(learned, dtype=torch.long))
         weights = target.get("weights", torch.ones_like(labels))
         most = torch.inf if classes is None else classes
         mislabelled = learned & ((labels < 0) | (labels >= most))
@@ -91,7 +115,7 @@ def validate_predictions(predictions: Mapping[str, Tensor]) -> None:
     """Raises at the first prediction that is not finite.
 
     Args:
-        predictions: Term -> (B, A, K), what the term is computed from.
+        predictions: Term -> (B, A) or (B, A, K), what the term is computed from.
 
     Raises:
         ValueError: Naming image, term, anchor, column and value.
@@ -104,10 +128,11 @@ def validate_predictions(predictions: Mapping[str, Tensor]) -> None:
     for term, values in predictions.items():
         bad = ~values.isfinite()
         if bad.any():
-            image, anchor, column = bad.nonzero()[0].tolist()
+            image, anchor, *column = bad.nonzero()[0].tolist()
+            place = f", column {column[0]}" if column else ""
             raise ValueError(
-                f"term {term!r}, image {image}: prediction of anchor {anchor}, column {column} "
-                f"must be finite, got {values[image, anchor, column].item()}"
+                f"term {term!r}, image {image}: prediction of anchor {anchor}{place} "
+                f"must be finite, got {values[image, anchor, *column].item()}"
             )
 
 
@@ -148,7 +173,9 @@ def validate_matches(targets: Sequence[Mapping[str, Tensor]], matches: Sequence[
         )
 
 
-def validate_answers(targets: Sequence[Mapping[str, Tensor]], matches: Sequence[Matches]) -> None:
+def validate_given_matches(
+    targets: Sequence[Mapping[str, Tensor]], matches: Sequence[Matches]
+) -> None:
     """Raises at the first anchor that answers for a ground truth that its image does not have.
 
     Raises:
@@ -190,7 +217,7 @@ def validate_terms(terms: Mapping[str, Tensor]) -> None:
 
 def _learned(target: Mapping[str, Tensor]) -> Tensor:
     """(M,) bool, the ground truths that are not ignore regions."""
-    return ~target.get("ignore", torch.zeros_like(target["labels"], dtype=torch.bool))
+    return ~target.get("ignore", target["boxes"].new_zeros(len(target["boxes"]), dtype=torch.bool))
 
 
 def _fault(

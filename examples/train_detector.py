@@ -229,7 +229,7 @@ def start(settings: Settings, data: DetectionData, criterion: detloss.DetectorLo
         criterion.normalizer.sync = True  # counts over all processes, as over a batch in one
     use_loss(model, criterion).to(settings.device)
     optimizer = AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
-    history: dict[str, list[float]] = {name: [] for name in criterion.term_names}
+    history: dict[str, list[float]] = {name: [] for name in criterion.terms}
     return Run(settings, model, optimizer, history)
 
 

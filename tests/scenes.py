@@ -7,19 +7,30 @@ import torch
 from torch import Tensor
 
 import detloss
+from detloss.registry import CODERS, REGRESSION
 
 CLASSES = 3
 SIZE = 64.0
 
 
 def build(**sections: Mapping[str, Any]) -> detloss.DetectorLoss:
-    """A criterion like RetinaNet's with GIoU, some of its sections replaced."""
+    """A criterion like RetinaNet's with GIoU, some of its sections replaced.
+
+    Its coder is one that has the space of the box loss.
+    """
     config = {
         "matcher": {"type": "max_iou"},
         "classification": {"type": "sigmoid_focal"},
         "box": {"type": "giou"},
-    }
-    return detloss.build(config | sections)
+    } | sections
+    return detloss.build({"coder": coder_of(config["box"]["type"])} | config)
+
+
+def coder_of(box_loss: str) -> dict[str, str]:
+    """The delta coder, or where it does not have the space of that loss the first that has."""
+    space = REGRESSION[box_loss].space
+    fit = [name for name in CODERS.names() if space in CODERS[name].spaces]
+    return {"type": "delta" if "delta" in fit else fit[0]}
 
 
 def grid_anchors(step: float = 8.0, side: float = 16.0) -> Tensor:
@@ -31,14 +42,14 @@ def grid_anchors(step: float = 8.0, side: float = 16.0) -> Tensor:
 
 
 def random_predictions(
-    batch: int, anchors: int, *, classes: int = CLASSES, seed: int = 0
+    batch: int, anchors: int, *, classes: int = CLASSES, width: int = 4, seed: int = 0
 ) -> dict[str, Tensor]:
     """Head outputs that require a gradient."""
     generator = torch.Generator().manual_seed(seed)
     return {
         "class_logits": torch.randn(batch, anchors, classes, generator=generator).requires_grad_(),
         "box_regression": (
-            torch.randn(batch, anchors, 4, generator=generator) / 4
+            torch.randn(batch, anchors, width, generator=generator) / 4
         ).requires_grad_(),
     }
 

@@ -8,8 +8,8 @@ import dataclasses
 
 import pytest
 import torch
-from boxgen import random_boxes
-from registered import LOSSES
+from boxgen import random_boxes, rows_in
+from registered import LOSSES, space_of
 from scenes import CLASSES, gradients, grid_anchors, random_predictions, random_targets
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -57,10 +57,11 @@ def large_boxes(count, *, seed, dtype):
     return random_boxes(count, seed=seed, extent=1e4).to(dtype)
 
 
-def example(kind, dtype):
-    if kind == "box":
-        target = large_boxes(20, seed=1, dtype=dtype)
-        return (target * 0.9 + 100).requires_grad_(), target
+def example(space, dtype):
+    if space != "classes":
+        boxes = large_boxes(20, seed=1, dtype=dtype)
+        pred, target = rows_in(space, boxes * 0.9 + 100, boxes)
+        return pred.requires_grad_(), target
     logits = torch.randn(20, CLASSES) * 20
     return logits.to(dtype).requires_grad_(), torch.arange(20) % (CLASSES + 1) - 1
 
@@ -75,7 +76,7 @@ def test_losses(kind, name, dtype, autocasting):
             return value, None
         return value.detach(), *torch.autograd.grad(value, pred)
 
-    pred, target = example(kind, dtype)
+    pred, target = example(space_of(kind, name), dtype)
     value, gradient = value_and_gradient(pred, target)
     expected, expected_gradient = outside(value_and_gradient, pred, target)
     assert value.dtype == torch.float32
@@ -98,9 +99,10 @@ def test_overlaps(kind, dtype, autocasting):
 def test_coders(name, dtype, autocasting):
     coder = detloss.build_part("coder", {"type": name})
     boxes, anchors = (large_boxes(20, seed=seed, dtype=dtype) for seed in (1, 2))
-    deltas = torch.randn(20, 4).to(dtype)
+    regression = torch.randn(20, coder.width).to(dtype)
     assert_close(coder.encode(boxes, anchors), outside(coder.encode, boxes, anchors))
-    assert_close(coder.decode(deltas, anchors), outside(coder.decode, deltas, anchors))
+    decoded = coder.decode(regression, anchors)
+    assert_close(decoded, outside(coder.decode, regression, anchors))
 
 
 @pytest.mark.parametrize("name", MATCHERS.names())
@@ -134,7 +136,7 @@ def test_criteria(section, name, dtype, autocasting):
     sections[section] = {"type": name}
     sampler = {"type": "hard_negative"}
     criterion = detloss.build({"matcher": {"type": "max_iou"}, "sampler": sampler, **sections})
-    columns = CLASSES + criterion.classification.background_columns
+    columns = CLASSES + criterion.terms["classification"].loss.background_columns
     anchors, targets = grid_anchors(), random_targets([3, 0])
 
     def total_and_gradients(logits, deltas):

@@ -16,6 +16,7 @@ from detloss.classification import SigmoidFocalLoss, sigmoid_focal_loss
 from detloss.matchers import MaxIoUMatcher
 from detloss.registry import CLASSIFICATION, SECTIONS, options_of
 from detloss.regression import BoxLoss, l1_loss
+from detloss.terms import BoxTerm, ClassificationTerm
 
 ROOT = Path(__file__).parents[1]
 ROWS = re.findall(
@@ -73,7 +74,7 @@ def test_more_background_does_not_dilute_an_object():
     background = random_predictions(1, len(nowhere), seed=1)
     many = {name: torch.cat([few[name], background[name]], dim=1) for name in few}
     criterion = build()
-    assert criterion.config()["normalizer"] == {"type": "positives", "sync": False}
+    assert criterion.config()["normalizer"]["type"] == "positives"
     alone = criterion(few, targets, anchors=ANCHORS)
     among = criterion(many, targets, anchors=torch.cat([ANCHORS, nowhere]))
     assert alone.matches[0].positive.any()
@@ -115,7 +116,7 @@ def test_what_is_logged_is_detached_and_each_weight_is_applied_once():
         assert output.total == sum(output.terms.values())
         for name, loss in output.unweighted.items():
             assert not loss.requires_grad
-            assert output.terms[name] == loss * criterion.weights[name]
+            assert output.terms[name] == loss * criterion.terms[name].weight
 
 
 def test_a_criterion_takes_a_loss_that_nobody_registered():
@@ -126,7 +127,10 @@ def test_a_criterion_takes_a_loss_that_nobody_registered():
         space = "deltas"
 
     mine, plain = (
-        detloss.DetectorLoss(matcher=MaxIoUMatcher(), classification=SigmoidFocalLoss(), box=box)
+        detloss.DetectorLoss(
+            matcher=MaxIoUMatcher(),
+            terms=[ClassificationTerm(SigmoidFocalLoss()), BoxTerm(box)],
+        )
         for box in (Mine("mean"), detloss.build_part("box", {"type": "l1"}))
     )
     inputs = random_predictions(1, 64), random_targets([3])

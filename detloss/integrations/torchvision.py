@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor
 from torchvision.models.detection import RetinaNet
 
-from detloss.classification import prior_bias
+from detloss.classification import ClassificationLoss, prior_bias
 from detloss.coders import DeltaCoder
 from detloss.detector import DetectorLoss
 
@@ -46,11 +46,12 @@ def use_loss(model: RetinaNet, criterion: DetectorLoss) -> RetinaNet:
             f"criterion must have the coder that the model decodes with, "
             f"{{type: delta, weights: {list(weights)}}}, got {criterion.coder.config()}"
         )
-    if criterion.classification.background_columns:
-        raise ValueError(
-            "criterion must have a classification loss without a background column, such as "
-            f"sigmoid_focal, got {criterion.classification.type_name}"
-        )
+    for name, term in criterion.terms.items():
+        if isinstance(term.loss, ClassificationLoss) and term.loss.background_columns:
+            raise ValueError(
+                "criterion must have a classification loss without a background column, got "
+                f"{name}: {term.loss.type_name}"
+            )
     model.criterion = criterion  # a part of the model: moved, saved and switched to evaluation
     model.compute_loss = partial(_compute_loss, criterion)
     return model

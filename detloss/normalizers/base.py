@@ -1,71 +1,223 @@
-"""What every normalizer is, and how the ranks of a distributed run agree on a count."""
+"""What every normalizer is, and how the ranks of a distributed run agree on what they count."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor, distributed
 
-from detloss.registry import Part
+from detloss.registry import NonNegative, Part
+
+Per = Literal["batch", "image", "images", "level"]
+Floor = NonNegative | Literal["none", "images"]
+Plus = Literal[0, 1, "images"]
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What a normalizer may count in a batch of B images.
+class TermRows(Protocol):
+    """What a normalizer may count of one term, in a batch of B images with A anchors each.
 
-    Attributes:
-        positives: (B,) positive anchors of each image.
-        ground_truths: (B,) boxes to learn, those to ignore left out; None where nobody counted.
-        target_scores: (B,) sum over the positive anchors of what their ground truths weigh; None
-            where nobody counted.
+    Everything but `ground_truths` is (B, A), a number for each anchor, so that it can be summed
+    over the batch, each image or each pyramid level.
     """
 
-    positives: Tensor
-    ground_truths: Tensor | None = None
-    target_scores: Tensor | None = None
+    @property
+    def images(self) -> int:
+        """B."""
+
+    @property
+    def level_sizes(self) -> Sequence[int]:
+        """Anchors of each pyramid level; raises ValueError where the caller gave none."""
+
+    @property
+    def positive(self) -> Tensor:
+        """Whether each anchor is positive, after sampling."""
+
+    @property
+    def counted(self) -> Tensor:
+        """Whether each anchor counts: not ignored, and sampled."""
+
+    @property
+    def ground_truths(self) -> Tensor:
+        """(B,) boxes to learn in each image, ignore regions left out."""
+
+    @property
+    def pairs(self) -> Tensor:
+        """How many ground truths each anchor is assigned to."""
+
+    @property
+    def rows(self) -> Tensor:
+        """How many rows of the term each anchor is."""
+
+    @property
+    def columns(self) -> int:
+        """Values in a row of the term's predictions."""
+
+    @property
+    def target_scores(self) -> Tensor:
+        """Label of each positive in the classification term, times its ground truth's weight."""
+
+    @property
+    def row_weights(self) -> Tensor:
+        """Product of the factors of each anchor's row."""
 
 
 class Normalizer(Part):
-    """Says what the sum of a loss over the anchors of a batch is divided by.
+    """Says what the sum of a term over the rows of a batch is divided by.
+
+    It is two functions: what this rank counts, and the divisor from the sums over all ranks.
+    Between them all normalizers of a criterion share one ``all_reduce``, see `divisors`.
 
     With DistributedDataParallel each rank has a loss of its own and the gradients are averaged. A
     normalizer with ``sync`` counts over all ranks and divides by their number, so that W ranks with
     B images each learn what one process with W B images learns. Every rank must then call the
-    criterion equally often.
+    criterion equally often. In evaluation mode no rank is asked.
     """
 
+    per: Per = "batch"
+    sync: bool = False
+    of_term: ClassVar[bool] = False
+    """Whether terms of one batch may have different counts."""
+    needs_factors: ClassVar[bool] = False
+    """Whether the rows of the term must have factors."""
+
     @abstractmethod
-    def forward(self, counts: Counts) -> Tensor:
-        """The divisor of each image's sum, (B,); the loss is the sum of the quotients."""
+    def local(self, rows: TermRows) -> Tensor:
+        """(K,) what this rank counts; the ranks' are added."""
         raise NotImplementedError
 
+    @abstractmethod
+    def divisor(self, total: Tensor, rows: TermRows, ranks: int) -> Tensor:
+        """The divisor from the sum of `local` over that many ranks.
 
-def ranks(*, sync: bool) -> int:
-    """How many ranks count together: those of the process group with `sync`, if there is one."""
-    together = sync and distributed.is_available() and distributed.is_initialized()
+        Returns:
+            () for the whole batch, (B,) for `per` "image", (L,) for `per` "level". The loss is the
+            sum of the quotients.
+        """
+        raise NotImplementedError
+
+    def forward(self, rows: TermRows) -> Tensor:
+        """The divisor of one term alone."""
+        return divisors([(self, rows)])[0]
+
+
+class CountNormalizer(Normalizer):
+    """A normalizer that counts something of the rows; a subclass says what, in `count`.
+
+    The order is: count, sum over the ranks, divide by their number, `plus`, `floor`, and over the
+    images for `per` "image".
+
+    Args:
+        per: "batch" counts all images together; "image" divides each image's sum by its own count
+            and takes the mean over the images; "images" sums ``max(count, floor)`` of each image;
+            "level" divides each pyramid level's sum by its own count.
+        floor: Least divisor, >= 0; "images" for the number of images, "none" for no floor, where
+            a term whose count is 0 is 0.
+        plus: What is added to the count: 0, 1, or "images" for the number of images.
+        times_images: Whether the loss is multiplied by the number of images.
+        sync: Whether the batch is that of all ranks, see `Normalizer`.
+        floor_after_ranks: With `sync`, whether `plus` and `floor` apply to the mean of the ranks,
+            as much other code has it; otherwise to their sum, as one process would apply them.
+    """
+
+    def __init__(
+        self,
+        *,
+        per: Per = "batch",
+        floor: Floor = 1,
+        plus: Plus = 0,
+        times_images: bool = False,
+        sync: bool = False,
+        floor_after_ranks: bool = False,
+    ) -> None:
+        super().__init__()
+        if per == "images" and floor == "images":
+            raise ValueError("floor must be a number or 'none' with per 'images', got 'images'")
+        self.per = per
+        self.floor = floor
+        self.plus = plus
+        self.times_images = times_images
+        self.sync = sync
+        self.floor_after_ranks = floor_after_ranks
+
+    @abstractmethod
+    def count(self, rows: TermRows) -> Tensor:
+        """(B, A) what each anchor counts, or (B,) each image."""
+        raise NotImplementedError
+
+    def local(self, rows: TermRows) -> Tensor:
+        """See `Normalizer.local`: the count or those of the levels, and the number of images."""
+        count = self.count(rows)
+        if self.per == "level":
+            if count.ndim == 1:
+                raise ValueError(
+                    f"normalizer {self.type_name}: per must be batch, image or images, since it "
+                    "has no levels, got 'level'"
+                )
+            levels = torch.split(count, list(rows.level_sizes), 1)
+            counted = torch.stack([level.sum() for level in levels])
+        else:
+            of_image = _of_image(count)
+            if self.per == "images" and isinstance(self.floor, int | float):
+                of_image = of_image.clamp(min=self.floor)
+            counted = of_image.sum()[None]
+        counted = _floating(counted)
+        return torch.cat([counted, counted.new_full((1,), rows.images)])
+
+    def divisor(self, total: Tensor, rows: TermRows, ranks: int) -> Tensor:
+        """See `Normalizer.divisor`."""
+        images = total[-1] / ranks
+        if self.per == "image":
+            count, share = _floating(_of_image(self.count(rows))), 1.0
+        else:
+            count = total[:-1] / ranks
+            share = 1.0 if self.floor_after_ranks else 1 / ranks
+        if self.plus:
+            count = count + (images if self.plus == "images" else share)
+        if self.floor == "images":
+            count = torch.maximum(count, images)
+        elif isinstance(self.floor, int | float) and self.per != "images":
+            count = count.clamp(min=self.floor * share)
+        if self.per == "image":
+            count = count * images
+        if self.times_images:
+            count = count / total[-1]
+        return count if self.per in ("image", "level") else count[0]
+
+
+def divisors(normalizers: Sequence[tuple[Normalizer, TermRows]]) -> list[Tensor]:
+    """The divisor of each normalizer for the rows beside it; all ranks agree in one ``all_reduce``.
+
+    Where no normalizer asks for `Normalizer.sync`, or there is one rank, nothing is exchanged.
+    """
+    counts = [normalizer.local(rows) for normalizer, rows in normalizers]
+    world = _world_size()
+    ranks = [
+        world if normalizer.sync and normalizer.training else 1 for normalizer, _ in normalizers
+    ]
+    shared = [index for index, together in enumerate(ranks) if together > 1]
+    if shared:
+        summed = torch.cat([counts[index] for index in shared])
+        distributed.all_reduce(summed)
+        totals = torch.split(summed, [len(counts[index]) for index in shared])
+        for index, total in zip(shared, totals, strict=True):
+            counts[index] = total
+    return [
+        normalizer.divisor(total, rows, together)
+        for (normalizer, rows), total, together in zip(normalizers, counts, ranks, strict=True)
+    ]
+
+
+def _world_size() -> int:
+    together = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if together else 1
 
 
-def total(count: Tensor, *, sync: bool) -> Tensor:
-    """The sum of `count` (...,) over the images and, with `sync`, the ranks.
-
-    Example:
-        >>> import torch
-        >>> total(torch.tensor([4, 0]), sync=True)
-        tensor(4.)
-    """
-    summed = count.sum().float()
-    if ranks(sync=sync) > 1:
-        distributed.all_reduce(summed)
-    return summed
+def _of_image(count: Tensor) -> Tensor:
+    """(B,) what each image counts, of (B, A) or (B,)."""
+    return count.sum(1) if count.ndim == 2 else count
 
 
-def batch_divisor(count: Tensor, *, sync: bool) -> Tensor:
-    """(B,) the sum of `count` (B,), at least 1; with `sync` the ranks' sum over their number."""
-    return (total(count, sync=sync).clamp(min=1) / ranks(sync=sync)).expand(len(count))
-
-
-def counted(name: str, count: Tensor | None) -> Tensor:
-    """`count`; raises ValueError where nobody counted."""
-    if count is None:
-        raise ValueError(f"counts must have {name}, got None")
-    return count
+def _floating(count: Tensor) -> Tensor:
+    """`count` in float32, or in float64 where it is."""
+    return count if count.dtype == torch.float64 else count.float()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from detloss.normalizers.base import Counts, Normalizer, ranks
+from detloss.normalizers.base import Normalizer, TermRows
 from detloss.registry import NORMALIZERS, Positive
 
 
@@ -16,8 +16,8 @@ class ConstantNormalizer(Normalizer):
         sync: Whether it divides the sum over all ranks, see `Normalizer`.
 
     Example:
-        >>> ConstantNormalizer(value=256.0)(Counts(positives=torch.tensor([4, 0])))
-        tensor([256., 256.])
+        >>> ConstantNormalizer(value=256.0)
+        ConstantNormalizer(value=256.0, sync=False)
 
     Reference:
         Ren et al., "Faster R-CNN", NeurIPS 2015, arXiv:1506.01497, section 3.1.2: the
@@ -29,7 +29,10 @@ class ConstantNormalizer(Normalizer):
         self.value = value
         self.sync = sync
 
-    def forward(self, counts: Counts) -> Tensor:
-        """See `Normalizer.forward`."""
-        divisor = torch.full_like(counts.positives, self.value, dtype=torch.float32)
-        return divisor / ranks(sync=self.sync)
+    def local(self, rows: TermRows) -> Tensor:
+        """See `Normalizer.local`: nothing is counted."""
+        return rows.positive.new_zeros(0, dtype=torch.float32)
+
+    def divisor(self, total: Tensor, rows: TermRows, ranks: int) -> Tensor:
+        """See `Normalizer.divisor`."""
+        return total.new_full((), self.value / ranks)

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from detloss.normalizers.base import Counts, Normalizer, ranks, total
+from detloss.normalizers.base import Normalizer, TermRows
 from detloss.registry import NORMALIZERS, Fraction, Positive
 
 
@@ -24,11 +24,8 @@ class MovingAverageNormalizer(Normalizer):
         sync: Whether the batches are those of all ranks, see `Normalizer`; then n is too.
 
     Example:
-        >>> normalizer = MovingAverageNormalizer(momentum=0.5)
-        >>> normalizer(Counts(positives=torch.tensor([40, 10])))
-        tensor([75., 75.])
-        >>> normalizer.eval()(Counts(positives=torch.tensor([1, 2])))
-        tensor([75., 75.])
+        >>> MovingAverageNormalizer(momentum=0.5).average
+        tensor(100.)
 
     Reference:
         detectron2, ``detectron2.modeling.RetinaNet``, whose loss normalizer has momentum 0.9 and
@@ -54,9 +51,12 @@ class MovingAverageNormalizer(Normalizer):
             self.average = average.to(self.average.device)
         return self
 
-    def forward(self, counts: Counts) -> Tensor:
-        """See `Normalizer.forward`."""
+    def local(self, rows: TermRows) -> Tensor:
+        """See `Normalizer.local`."""
+        return rows.positive.sum().float()[None]
+
+    def divisor(self, total: Tensor, rows: TermRows, ranks: int) -> Tensor:
+        """See `Normalizer.divisor`."""
         if self.training:
-            positives = total(counts.positives, sync=self.sync).clamp(min=1)
-            self.average.lerp_(positives.to(self.average.dtype), 1 - self.momentum)
-        return (self.average / ranks(sync=self.sync)).expand(len(counts.positives))
+            self.average.lerp_(total[0].clamp(min=1).to(self.average.dtype), 1 - self.momentum)
+        return self.average / ranks

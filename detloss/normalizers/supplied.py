@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from detloss.normalizers.base import Counts, Normalizer
+from detloss.normalizers.base import Normalizer, TermRows
 from detloss.registry import NORMALIZERS
 
 
@@ -20,7 +20,7 @@ class SuppliedNormalizer(Normalizer):
         None: it is bookkeeping, so that micro-batches equal the batch.
     """
 
-    def forward(self, counts: Counts) -> Tensor:
+    def local(self, rows: TermRows) -> Tensor:
         """Raises: it is reached only where the caller passed no number.
 
         Raises:
@@ -30,3 +30,7 @@ class SuppliedNormalizer(Normalizer):
             "normalizer 'supplied' needs a number with each call: "
             "criterion(..., normalizer=number), got None"
         )
+
+    def divisor(self, total: Tensor, rows: TermRows, ranks: int) -> Tensor:
+        """Not reached: `local` raises."""
+        raise NotImplementedError

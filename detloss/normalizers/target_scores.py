@@ -1,35 +1,30 @@
-"""The loss of a batch over the sum of its target scores."""
+"""A term over the sum of the target scores."""
 
 from torch import Tensor
 
-from detloss.normalizers.base import Counts, Normalizer, batch_divisor, counted
+from detloss.normalizers.base import CountNormalizer, TermRows
 from detloss.registry import NORMALIZERS
 
 
 @NORMALIZERS.register("target_scores")
-class TargetScoresNormalizer(Normalizer):
-    """Divides by what the positive anchors of the whole batch are worth together, at least 1.
+class TargetScoresNormalizer(CountNormalizer):
+    """Divides by the sum of the labels of the positives in the classification term.
 
-    A positive anchor is worth what its ground truth weighs: 1 without "weights" in the targets.
+    A label of one counts 1, the `label` of a term its quality; each times the weight of the ground
+    truth.
 
-    Args:
-        sync: Whether the batch is that of all ranks, see `Normalizer`.
+    Args: See `CountNormalizer`.
 
     Example:
-        >>> import torch
-        >>> counts = Counts(positives=torch.tensor([4, 0]), target_scores=torch.tensor([2.5, 0]))
-        >>> TargetScoresNormalizer()(counts)
-        tensor([2.5000, 2.5000])
+        >>> import detloss
+        >>> detloss.build_part("normalizer", {"type": "target_scores", "sync": True}).sync
+        True
 
     Reference:
         Feng et al., "TOOD: Task-aligned One-stage Object Detection", ICCV 2021,
-        arXiv:2108.07755, whose positives are worth their alignment.
+        arXiv:2108.07755, whose labels are the alignment of a positive.
     """
 
-    def __init__(self, *, sync: bool = False) -> None:
-        super().__init__()
-        self.sync = sync
-
-    def forward(self, counts: Counts) -> Tensor:
-        """See `Normalizer.forward`."""
-        return batch_divisor(counted("target_scores", counts.target_scores), sync=self.sync)
+    def count(self, rows: TermRows) -> Tensor:
+        """See `CountNormalizer.count`."""
+        return rows.target_scores

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from boxgen import random_boxes
-from registered import LOSSES
+from boxgen import random_boxes, rows_in
+from registered import LOSSES, space_of
 from scenes import grid_anchors, random_predictions, random_targets
 from torch.testing import assert_close
 
@@ -17,14 +17,15 @@ CRITERIA = [
 ]
 
 
-def example(kind, device="cpu"):
+def example(space, device="cpu"):
     """Boxes that touch, tie and are flat; labels of every kind; weights with a zero."""
     weight = torch.tensor([1.0, 0, 2, 0.5, 1, 3]).to(device)
-    if kind == "box":
+    if space != "classes":
         target = random_boxes(6, seed=1, dtype=torch.float32)
         pred = target + torch.tensor([3.0, 0, -2, 1])
         pred[4] = target[4]
         pred[5, 2] = pred[5, 0]
+        pred, target = rows_in(space, pred, target)
         return pred.to(device).requires_grad_(), target.to(device), weight
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(6, 5, generator=generator) * 4
@@ -54,7 +55,7 @@ def build(names):
 def scene(criterion, device="cpu"):
     """Predictions, targets and the rest of a criterion's call; an image without an object too."""
     anchors = grid_anchors()
-    classes = 4 + criterion.classification.background_columns
+    classes = 4 + criterion.terms["classification"].loss.background_columns
     predictions = random_predictions(3, len(anchors), classes=classes)
     targets = random_targets([3, 0, 5])
     targets[2]["ignore"] = torch.tensor([False, True, False, False, True])
@@ -78,9 +79,9 @@ def run(criterion, device="cpu"):
 @pytest.mark.parametrize(("kind", "name"), LOSSES, ids=lambda value: value)
 def test_a_loss_without_looking_is_the_same(kind, name, reduction):
     loss = detloss.build_part(kind, {"type": name})
-    expected = value_and_gradient(loss, *example(kind), reduction)
+    expected = value_and_gradient(loss, *example(space_of(kind, name)), reduction)
     with without_host_sync():
-        got = value_and_gradient(loss, *example(kind), reduction)
+        got = value_and_gradient(loss, *example(space_of(kind, name)), reduction)
     for one, other in zip(got, expected, strict=True):
         assert_close(one, other)
 
@@ -89,9 +90,9 @@ def test_a_loss_without_looking_is_the_same(kind, name, reduction):
 def test_focal_without_looking_is_the_same(alpha):
     options = {"alpha": alpha, "class_weight": [1.0, 2.0, 3.0, 4.0, 5.0]}
     loss = detloss.build_part("classification", {"type": "sigmoid_focal", **options})
-    expected = value_and_gradient(loss, *example("classification"), "mean")
+    expected = value_and_gradient(loss, *example("classes"), "mean")
     with without_host_sync():
-        got = value_and_gradient(loss, *example("classification"), "mean")
+        got = value_and_gradient(loss, *example("classes"), "mean")
     for one, other in zip(got, expected, strict=True):
         assert_close(one, other)
 
@@ -110,7 +111,9 @@ def test_a_loss_asks_for_no_value(kind, name):
     """A meta tensor has none: whoever asks gets an error."""
     loss = detloss.build_part(kind, {"type": name})
     for reduction in ("none", "sum", "mean"):
-        value, gradient = value_and_gradient(loss, *example(kind, "meta"), reduction)
+        value, gradient = value_and_gradient(
+            loss, *example(space_of(kind, name), "meta"), reduction
+        )
         assert value.device.type == gradient.device.type == "meta"
 
 
@@ -144,8 +147,8 @@ def test_a_criterion_on_a_gpu_waits_for_nothing(names):
 def test_a_loss_on_a_gpu_waits_for_nothing(kind, name):
     loss = detloss.build_part(kind, {"type": name})
     for reduction in ("none", "sum", "mean"):
-        expected = value_and_gradient(loss, *example(kind), reduction)
-        arguments = example(kind, "cuda")
+        expected = value_and_gradient(loss, *example(space_of(kind, name)), reduction)
+        arguments = example(space_of(kind, name), "cuda")
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
         try:

@@ -137,11 +137,11 @@ def test_any_classification_loss_says_which_are_hard(name):
             "box": {"type": "giou"},
         }
     )
-    columns = CLASSES + criterion.classification.background_columns
+    columns = CLASSES + criterion.terms["classification"].loss.background_columns
     predictions = random_predictions(1, len(anchors), classes=columns)
     (kept,) = criterion.match(targets, anchors=anchors, predictions=predictions)
     before = criterion.matcher(anchors, targets[0]["boxes"])
-    loss = criterion.classification.compute(
+    loss = criterion.terms["classification"].loss.compute(
         predictions["class_logits"][0],
         torch.full((len(anchors),), CLASSES),
         weight=None,

@@ -1,0 +1,284 @@
+"""A matched batch: what every term is computed from, each thing once."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Self, TypeVar, overload
+
+import torch
+from torch import Tensor
+
+from detloss.coders import Coder
+from detloss.inputs import Inputs, Target
+from detloss.matchers import Matches
+from detloss.qualities import Quality
+from detloss.tensors import sync_is_free, wide_type, widen
+
+T = TypeVar("T")
+
+
+class computed_once(Generic[T]):  # noqa: N801 - used like `property`
+    """A property that is computed when it is first read, and kept.
+
+    `functools.cached_property` holds a lock in Python 3.11, which a compiler cannot trace.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self.compute = compute
+        self.name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object, owner: type) -> Self | T:
+        if instance is None:
+            return self
+        value = self.compute(instance)
+        setattr(instance, self.name, value)  # found before this descriptor from now on
+        return value
+
+
+class MatchedBatch:
+    """B images with A anchors each, and the ground truths that their anchors are assigned to.
+
+    The T ground truths of all images are one table; its row T stands for background. A *positive*
+    is an anchor with the ground truth that it is assigned to, or each of its pairs where a matcher
+    lists pairs (`Matches.pairs`). Where picking the P positives would be a host sync, every anchor
+    of the batch stands in the place of a positive, and `is_positive` says which of them are.
+
+    Everything is computed when it is first asked for, and once. What carries a gradient does so
+    whatever mode it is first asked for in.
+
+    Args:
+        inputs: The checked batch.
+        matches: Of each image.
+        coder: What "box_regression" means.
+    """
+
+    def __init__(self, inputs: Inputs, matches: Sequence[Matches], coder: Coder) -> None:
+        self.inputs = inputs
+        self.matches = matches
+        self.coder = coder
+        self.with_grad = torch.is_grad_enabled()
+        self._decoded: dict[str, Tensor] = {}
+        self._qualities: dict[str, Tensor] = {}
+
+    # The anchors of the batch, (B, A).
+
+    @computed_once
+    def positive(self) -> Tensor:
+        """(B, A) bool, the anchors that are assigned to a ground truth."""
+        return torch.stack([match.positive for match in self.matches])
+
+    @computed_once
+    def ignored(self) -> Tensor:
+        """(B, A) bool, the anchors that do not count."""
+        return torch.stack([match.ignored for match in self.matches])
+
+    @computed_once
+    def assigned(self) -> Tensor:
+        """(B, A) row of each anchor in the table of ground truths, T for background."""
+        rows, first = [], 0
+        for match, target in zip(self.matches, self.inputs.targets, strict=True):
+            rows.append(torch.where(match.positive, match.target_index + first, self._background))
+            first += len(target["boxes"])
+        return torch.stack(rows)
+
+    def labels(self, classes: int) -> Tensor:
+        """(B, A) class of each anchor; `classes` is background's."""
+        return self._table_of_labels(classes)[self.assigned]
+
+    @computed_once
+    def anchor_weights(self) -> Tensor | None:
+        """(B, A) weight of each anchor's ground truth, 1 for background; None for all 1."""
+        return None if self._table_of_weights is None else self._table_of_weights[self.assigned]
+
+    def quality_of_anchors(self, quality: Quality) -> Tensor:
+        """(B, A) `quality` of each positive anchor, 0 elsewhere."""
+        values = self.quality(quality)
+        if self.index is None:
+            return values.view(self.positive.shape)
+        index = self.index
+        if self.has_pairs:  # of an anchor's pairs the one that the map names
+            named = self.truth == self.assigned.flatten()[index]
+            index, values = index[named], values[named]
+        return (
+            values.new_zeros(self.positive.numel())
+            .index_copy_(0, index, values)
+            .view(self.positive.shape)
+        )
+
+    # The positives, (P,).
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether the matcher lists pairs of anchor and ground truth."""
+        return self.matches[0].pairs is not None
+
+    @computed_once
+    def index(self) -> Tensor | None:
+        """(P,) place of each positive among the B * A anchors; None for every anchor in order."""
+        if self.has_pairs:
+            size = self.positive.shape[1]
+            return torch.cat([pairs[:, 0] + image * size for image, pairs in self._pairs])
+        return self.positive.flatten().nonzero().view(-1) if sync_is_free(self.positive) else None
+
+    @computed_once
+    def is_positive(self) -> Tensor | None:
+        """(P,) bool, which of the positives are; None for all."""
+        return self.positive.flatten() if self.index is None else None
+
+    @computed_once
+    def truth(self) -> Tensor:
+        """(P,) row of each positive in the table of ground truths."""
+        if not self.has_pairs:
+            return self.take(self.assigned)
+        firsts = [0]
+        for target in self.inputs.targets:
+            firsts.append(firsts[-1] + len(target["boxes"]))
+        return torch.cat([pairs[:, 1] + firsts[image] for image, pairs in self._pairs])
+
+    def take(self, values: Tensor) -> Tensor:
+        """(P, ...) the positives of `values` (B, A, ...)."""
+        values = values.flatten(0, 1)
+        return values if self.index is None else values.index_select(0, self.index)
+
+    def sum_of_images(self, values: Tensor) -> Tensor:
+        """(B,) sums of `values` (P,) of the positives."""
+        images, size = self.positive.shape
+        if self.index is None:
+            return values.view(images, size).sum(1)
+        return values.new_zeros(images).index_add(0, self.image, values)
+
+    @computed_once
+    def image(self) -> Tensor:
+        """(P,) image of each positive."""
+        images, size = self.positive.shape
+        index = self.index
+        if index is None:
+            index = torch.arange(images * size, device=self.positive.device)
+        return index // max(size, 1)
+
+    def truth_labels(self, classes: int) -> Tensor:
+        """(P,) class of each positive; `classes` for background."""
+        return self._table_of_labels(classes)[self.truth]
+
+    @computed_once
+    def truth_weights(self) -> Tensor | None:
+        """(P,) weight of each positive's ground truth; None for all 1."""
+        return None if self._table_of_weights is None else self._table_of_weights[self.truth]
+
+    @computed_once
+    def truth_boxes(self) -> Tensor:
+        """(P, 4) ground-truth boxes; see `detloss.qualities.Positives`."""
+        boxes = [target["boxes"] for target in self.inputs.targets]
+        return torch.cat([*boxes, self._all_anchors[:1]])[self.truth]  # background: any box
+
+    @computed_once
+    def anchors(self) -> Tensor:
+        """(P, 4) anchors of the positives."""
+        anchors = self._all_anchors
+        if self.index is not None:
+            return anchors[self.index % max(len(anchors), 1)]
+        return anchors.repeat(len(self.positive) if self.inputs.shared_anchors else 1, 1)
+
+    def regression(self, name: str) -> Tensor:
+        """(P, K) the prediction of that name."""
+        return self.take(self.inputs.predictions[name])
+
+    def decoded(self, name: str) -> Tensor:
+        """(P, 4) boxes that the prediction of that name means, with their gradient."""
+        if name not in self._decoded:
+            with torch.set_grad_enabled(self.with_grad):
+                self._decoded[name] = self.coder.decode(self.regression(name), self.anchors)
+        return self._decoded[name]
+
+    @computed_once
+    def encoded(self) -> Tensor:
+        """(P, 4) what the coder makes of the ground-truth boxes."""
+        return self.coder.encode(self.truth_boxes, self.anchors)
+
+    def quality(self, quality: Quality) -> Tensor:
+        """(P,) `quality` of each positive; 0 where there is none."""
+        key = repr(quality)
+        if key not in self._qualities:
+            with torch.no_grad():
+                values = quality(self)
+                if self.is_positive is not None:
+                    values = torch.where(self.is_positive, values, 0)
+            self._qualities[key] = values
+        return self._qualities[key]
+
+    # What a quality may look at; see `detloss.qualities.Positives`.
+
+    @property
+    def pred_boxes(self) -> Tensor:
+        """(P, 4) decoded boxes without their gradient."""
+        return self.decoded("box_regression").detach()
+
+    @computed_once
+    def probabilities(self) -> Tensor:
+        """(P, C) sigmoids of the class logits."""
+        return widen(self.take(self.inputs.predictions["class_logits"].detach())).sigmoid()
+
+    @computed_once
+    def score(self) -> Tensor:
+        """(P,) the matcher's own measure.
+
+        Raises:
+            ValueError: If the matches of an image have none.
+        """
+        scores = []
+        for image, match in enumerate(self.matches):
+            if match.score is None:
+                raise ValueError(f"matches[{image}] must have a score, got None")
+            scores.append(match.score)
+        return self.take(torch.stack(scores))
+
+    # The table of ground truths.
+
+    @computed_once
+    def _background(self) -> int:
+        return sum(len(target["boxes"]) for target in self.inputs.targets)
+
+    def _table_of_labels(self, classes: int) -> Tensor:
+        """(T + 1,) class of each ground truth; all are 0 where there are no labels."""
+        labels = [
+            target["labels"].long() if "labels" in target else _like_boxes(target, torch.long, 0)
+            for target in self.inputs.targets
+        ]
+        return torch.cat([*labels, labels[0].new_full((1,), classes)])
+
+    @computed_once
+    def _table_of_weights(self) -> Tensor | None:
+        """(T + 1,) weight of each ground truth, 1 for background; None for all 1."""
+        if not any("weights" in target for target in self.inputs.targets):
+            return None
+        first = next(iter(self.inputs.predictions.values()), self._all_anchors)
+        dtype = wide_type(first)
+        weights = [
+            target["weights"].to(dtype) if "weights" in target else _like_boxes(target, dtype, 1)
+            for target in self.inputs.targets
+        ]
+        return torch.cat([*weights, weights[0].new_ones(1)]).detach()
+
+    @computed_once
+    def _all_anchors(self) -> Tensor:
+        """(A, 4) where the images share them, else (B * A, 4)."""
+        anchors = self.inputs.anchors
+        return anchors[0] if self.inputs.shared_anchors else torch.cat(list(anchors))
+
+    @property
+    def _pairs(self) -> list[tuple[int, Tensor]]:
+        """The pairs (., 2) of each image beside its number."""
+        found = []
+        for image, match in enumerate(self.matches):
+            if match.pairs is None:
+                raise ValueError(f"matches[{image}] must have pairs like matches[0], got None")
+            found.append((image, match.pairs))
+        return found
+
+
+def _like_boxes(target: Target, dtype: torch.dtype, value: float) -> Tensor:
+    """(M,) the same value for each box."""
+    return target["boxes"].new_full((len(target["boxes"]),), value, dtype=dtype)

@@ -1,0 +1,50 @@
+"""What every quality is, and what it may look at."""
+
+from abc import abstractmethod
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from detloss.registry import Part
+
+
+class Positives(Protocol):
+    """The P positives of a batch, each an anchor and the ground truth that it is assigned to.
+
+    Nothing here carries a gradient. Each entry is computed when it is first asked for.
+    """
+
+    @property
+    def anchors(self) -> Tensor:
+        """(P, 4) as (x1, y1, x2, y2)."""
+
+    @property
+    def truth_boxes(self) -> Tensor:
+        """(P, 4) ground-truth boxes in the unit of the anchors."""
+
+    @property
+    def pred_boxes(self) -> Tensor:
+        """(P, 4) decoded boxes in the same unit."""
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(P, C) predicted probability of each class, a yes-or-no question of its own."""
+
+    @property
+    def score(self) -> Tensor:
+        """(P,) the matcher's own measure."""
+
+
+class Quality(Part):
+    """How good the answer of each positive is, in [0, 1]; a constant for the gradient.
+
+    `needs` names what must be there: "box_regression" and "class_logits" among the predictions,
+    "score" from the matcher.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def forward(self, positives: Positives) -> Tensor:
+        """(P,) the quality of each positive."""
+        raise NotImplementedError

@@ -1,0 +1,147 @@
+"""What every term is: a loss, the rows that it runs over, and what weighs and divides them."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from detloss.batch import MatchedBatch
+from detloss.kernels import Loss
+from detloss.normalizers import Normalizer
+from detloss.qualities import Quality
+from detloss.registry import NonNegative, Part, Registry
+from detloss.terms.rows import Rows
+
+Over = Literal["all", "positives"]
+TermReduction = Literal["sum", "image"]
+
+
+class Term(Part):
+    """One loss of one prediction.
+
+    A subclass says in which registry its losses are, which prediction it reads and over which
+    anchors it runs by default, and computes the sum of its weighted rows.
+
+    Args:
+        loss: The loss.
+        weight: Factor of the term, >= 0.
+        over: The anchors that it runs over, "all" that count or the "positives"; None for the
+            term's default.
+        weigh_by: A quality that multiplies each row; for a term over positives.
+        normalizer: What divides this term, instead of the criterion's.
+        level_weights: Factor of each pyramid level, >= 0.
+        name: What the term is called behind its key, "box/l1"; None for the key alone.
+        reads: Name of its prediction; None for the term's default.
+
+    Raises:
+        TypeError: If the loss is of another kind.
+        ValueError: If the loss has no gradient, or `weigh_by` comes with `over` "all".
+    """
+
+    losses: ClassVar[Registry]
+    """Where its losses are registered."""
+    takes: ClassVar[type[Loss]]
+    """What its losses are."""
+    default_reads: ClassVar[str]
+    default_over: ClassVar[Over]
+    label: Quality | None = None
+    """What a positive's label is worth; None for one."""
+
+    def __init__(
+        self,
+        loss: Loss,
+        *,
+        weight: NonNegative = 1.0,
+        over: Over | None = None,
+        weigh_by: Quality | None = None,
+        normalizer: Normalizer | None = None,
+        level_weights: Sequence[NonNegative] | None = None,
+        name: str | None = None,
+        reads: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.loss = loss
+        self.weight = float(weight)
+        self.over: Over = over or self.default_over
+        self.weigh_by = weigh_by
+        self.normalizer = normalizer
+        self.level_weights = None if level_weights is None else list(level_weights)
+        self.name = name
+        self.reads = reads or self.default_reads
+        self.divides_levels = False
+        if not isinstance(loss, self.takes):
+            raise TypeError(
+                f"{self.type_name} takes a {self.losses.role}, got {type(loss).__name__}"
+            )
+        if weigh_by is not None and self.over == "all":
+            raise ValueError(
+                f"weigh_by is the quality of a positive: it needs over 'positives', got "
+                f"weigh_by {weigh_by.type_name!r} with over 'all'"
+            )
+        self.check_options()
+
+    def check_options(self) -> None:
+        """Raises ValueError for options that the term does not go with."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Predictions that its qualities look at, and "score" where one asks the matcher."""
+        qualities = [q for q in (self.label, self.weigh_by) if q is not None]
+        return frozenset({self.reads}).union(*(quality.needs for quality in qualities))
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether something in its config weighs its rows."""
+        return self.weigh_by is not None
+
+    def config(self) -> dict[str, Any]:
+        """The options of the loss, the weight, and what of the term is not as by default."""
+        resolved = self.loss.config()
+        del resolved["reduction"]  # the normalizer decides it
+        resolved["weight"] = self.weight
+        for option, default in self.default_options().items():
+            value = getattr(self, option)
+            value = value.config() if isinstance(value, Part) else value
+            if value != default:
+                resolved[option] = value
+        return resolved
+
+    def default_options(self) -> dict[str, Any]:
+        """What a config may leave out beside the loss's options, and what it then is."""
+        return {
+            "over": self.default_over,
+            "weigh_by": None,
+            "normalizer": None,
+            "level_weights": None,
+            "name": None,
+            "reads": self.default_reads,
+        }
+
+    @abstractmethod
+    def columns(self, predictions: Mapping[str, Tensor]) -> int:
+        """Values in a row of its prediction."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def check(self, predictions: Mapping[str, Tensor], width: int) -> None:
+        """Raises ValueError unless its prediction has the right shape; `width` is the coder's."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def compute(
+        self, batch: MatchedBatch, rows: Rows, divisor: Tensor, reduction: TermReduction
+    ) -> Tensor:
+        """The sum of its weighted rows over the divisor, 0-d, or (B,) for "image"."""
+        raise NotImplementedError
+
+    def forward(
+        self, batch: MatchedBatch, rows: Rows, divisor: Tensor, reduction: TermReduction = "sum"
+    ) -> Tensor:
+        """See `compute`."""
+        return self.compute(batch, rows, divisor, reduction)
+
+    def extra_repr(self) -> str:
+        """The config without the loss's options, which the loss prints itself."""
+        options = {key: value for key, value in self.config().items() if hasattr(self, key)}
+        return ", ".join(f"{key}={value!r}" for key, value in options.items())

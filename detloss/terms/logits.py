@@ -1,0 +1,202 @@
+"""What the terms of logits share: each anchor's class, or its answer to one question."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from torch import Tensor
+
+from detloss.batch import MatchedBatch
+from detloss.classification import ClassificationLoss
+from detloss.kernels import Loss
+from detloss.normalizers import Normalizer
+from detloss.qualities import Quality
+from detloss.registry import CLASSIFICATION, QUALITIES, NonNegative, Registry
+from detloss.terms.base import Over, Term, TermReduction
+from detloss.terms.rows import Rows
+
+
+class LogitTerm(Term):
+    """A classification loss of a row of logits an anchor.
+
+    Args:
+        loss: A classification loss with a gradient.
+        label: What a positive's label is worth: a quality, "one", or None for the default.
+
+    The others as in `Term`.
+    """
+
+    losses: ClassVar[Registry] = CLASSIFICATION
+    takes: ClassVar[type[Loss]] = ClassificationLoss
+    default_label: ClassVar[str] = "one"
+    """Label of the term where neither the config nor the loss asks for another."""
+    one_logit: ClassVar[bool] = False
+    """Whether the row of an anchor is a single logit, which leaves no room for a background."""
+    loss: ClassificationLoss
+
+    def __init__(
+        self,
+        loss: ClassificationLoss,
+        *,
+        weight: NonNegative = 1.0,
+        label: Quality | Literal["one"] | None = None,
+        over: Over | None = None,
+        weigh_by: Quality | None = None,
+        normalizer: Normalizer | None = None,
+        level_weights: Sequence[NonNegative] | None = None,
+        name: str | None = None,
+        reads: str | None = None,
+    ) -> None:
+        super().__init__(
+            loss,
+            weight=weight,
+            over=over,
+            weigh_by=weigh_by,
+            normalizer=normalizer,
+            level_weights=level_weights,
+            name=name,
+            reads=reads,
+        )
+        if not loss.differentiable:
+            raise ValueError(
+                f"{loss.type_name} is a metric without gradient, it cannot be trained on"
+            )
+        if self.one_logit and loss.background_columns:
+            raise ValueError(
+                f"{self.type_name} is one logit an anchor and needs a yes-or-no loss, "
+                f"got {loss.type_name}"
+            )
+        if label is None:
+            label = self._default_label()
+        if isinstance(label, Quality) and not loss.takes_quality:
+            raise ValueError(
+                f"label: {loss.type_name} has hard labels only, since its classes share one "
+                f"probability, got {label.type_name}"
+            )
+        self.label = label if isinstance(label, Quality) else None
+
+    def _default_label(self) -> Quality | None:
+        """The label that the term has by default, or else the loss."""
+        name: str = self.default_label
+        if name == "one":
+            name = self.loss.default_label
+        return None if name == "one" else cast(Quality, QUALITIES[name]())
+
+    def config(self) -> dict[str, Any]:
+        """See `Term.config`."""
+        resolved, default = super().config(), self._default_label()
+        if repr(self.label) != repr(default):
+            resolved["label"] = "one" if self.label is None else self.label.config()
+        return resolved
+
+    @abstractmethod
+    def logits(self, predictions: Mapping[str, Tensor]) -> Tensor:
+        """(B, A, C) its prediction."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def labels(self, batch: MatchedBatch, classes: int) -> Tensor:
+        """(B, A) class of each anchor; `classes` for background."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def truth_labels(self, batch: MatchedBatch, classes: int) -> Tensor:
+        """(P,) class of each positive."""
+        raise NotImplementedError
+
+    def labelled(self, batch: MatchedBatch, classes: int) -> Tensor | None:
+        """(B, C) bool, the classes that are labelled in each image; None for all in all."""
+        return None
+
+    def columns(self, predictions: Mapping[str, Tensor]) -> int:
+        """See `Term.columns`."""
+        return self.logits(predictions).shape[-1]
+
+    def classes(self, predictions: Mapping[str, Tensor]) -> int:
+        """The foreground classes, C; also the class index that means background."""
+        return self.columns(predictions) - self.loss.background_columns
+
+    def compute(
+        self, batch: MatchedBatch, rows: Rows, divisor: Tensor, reduction: TermReduction
+    ) -> Tensor:
+        """See `Term.compute`."""
+        logits = self.logits(batch.inputs.predictions)
+        weight = rows.weights(divisor)
+        if self.over == "all":
+            return self.loss_of_anchors(batch, logits, weight, reduction)
+        classes = self.classes(batch.inputs.predictions)
+        labelled = self.labelled(batch, classes)
+        if labelled is not None:
+            weight = torch.where(labelled[batch.image], weight[:, None], 0)
+        loss = self.loss.compute(
+            batch.take(logits),
+            self.truth_labels(batch, classes),
+            quality=None if self.label is None else batch.quality(self.label),
+            weight=weight,
+            reduction="sum" if reduction == "sum" else "none",
+        )
+        if reduction == "sum":
+            return loss
+        return batch.sum_of_images(loss.sum(-1) if loss.ndim == 2 else loss)
+
+    def loss_of_anchors(
+        self,
+        batch: MatchedBatch,
+        logits: Tensor,
+        weight: Tensor | None,
+        reduction: Literal["sum", "image", "none"],
+    ) -> Tensor:
+        """The loss of every anchor that counts, logits (B, A, C) and weight (B, A), reduced."""
+        classes = self.classes(batch.inputs.predictions)
+        with torch.no_grad():
+            target = torch.where(batch.ignored, self.loss.ignore_index, self.labels(batch, classes))
+            quality = None if self.label is None else batch.quality_of_anchors(self.label)
+            labelled = self.labelled(batch, classes)
+            if labelled is not None:
+                labelled = labelled[:, None]
+                weight = (
+                    labelled.expand_as(logits)
+                    if weight is None
+                    else torch.where(labelled, weight[..., None], 0)
+                )
+        return self.loss.compute(
+            logits, target, quality=quality, weight=weight, reduction=reduction
+        )
+
+    def sampling_loss(self, batch: MatchedBatch) -> Tensor:
+        """(B, A) the unweighted loss of each anchor, for a sampler that chooses by it."""
+        logits = self.logits(batch.inputs.predictions)
+        loss = self.loss_of_anchors(batch, logits, None, "none")
+        return loss.sum(-1) if loss.ndim == logits.ndim else loss
+
+
+class ScoreTerm(LogitTerm):
+    """A yes-or-no loss of one logit an anchor, (B, A) or (B, A, 1): is there an object, how good.
+
+    Args: See `LogitTerm`.
+    """
+
+    one_logit: ClassVar[bool] = True
+
+    def check(self, predictions: Mapping[str, Tensor], width: int) -> None:
+        """See `Term.check`."""
+        shape = tuple(predictions[self.reads].shape)
+        if len(shape) != 2 and shape[2:] != (1,):
+            raise ValueError(
+                f"predictions[{self.reads!r}] must have shape {shape[:2]} or {(*shape[:2], 1)}, "
+                f"got {shape}"
+            )
+
+    def logits(self, predictions: Mapping[str, Tensor]) -> Tensor:
+        """(B, A, 1) its prediction."""
+        values = predictions[self.reads]
+        return values[..., None] if values.ndim == 2 else values
+
+    def labels(self, batch: MatchedBatch, classes: int) -> Tensor:
+        """(B, A) 0 for positive anchors, 1 for background."""
+        return torch.where(batch.positive, 0, classes)
+
+    def truth_labels(self, batch: MatchedBatch, classes: int) -> Tensor:
+        """(P,) zeros."""
+        return torch.zeros_like(batch.truth)

@@ -1,0 +1,168 @@
+"""The rows of one term in a matched batch: what weighs them, and what a normalizer may count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from detloss.batch import MatchedBatch, computed_once
+from detloss.qualities import Quality
+from detloss.tensors import wide_type
+
+if TYPE_CHECKING:
+    from detloss.terms.base import Term
+
+
+class Rows:
+    """The rows that a term runs over: every anchor that counts, or the positives.
+
+    It is what `detloss.normalizers.TermRows` describes.
+
+    Args:
+        term: The term.
+        batch: The matched batch.
+        label: The quality that is the label of the classification, None for a label of one.
+    """
+
+    def __init__(self, term: Term, batch: MatchedBatch, label: Quality | None) -> None:
+        self.term = term
+        self.batch = batch
+        self._label = label
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the term is computed in."""
+        return wide_type(self.batch.inputs.predictions[self.term.reads])
+
+    @property
+    def images(self) -> int:
+        """B."""
+        return self.batch.inputs.images
+
+    @property
+    def level_sizes(self) -> Sequence[int]:
+        """Anchors of each pyramid level."""
+        return self.batch.inputs.levels()
+
+    @property
+    def positive(self) -> Tensor:
+        """(B, A) bool."""
+        return self.batch.positive
+
+    @computed_once
+    def counted(self) -> Tensor:
+        """(B, A) bool, not ignored."""
+        return ~self.batch.ignored
+
+    @computed_once
+    def ground_truths(self) -> Tensor:
+        """(B,) boxes to learn."""
+        counts = [
+            (~target["ignore"]).sum()
+            if "ignore" in target
+            else self.positive.new_full((), len(target["boxes"]), dtype=torch.long)
+            for target in self.batch.inputs.targets
+        ]
+        return torch.stack(counts)
+
+    @computed_once
+    def pairs(self) -> Tensor:
+        """(B, A) pairs of each anchor."""
+        return self._spread(None) if self.batch.has_pairs else self.positive
+
+    @property
+    def rows(self) -> Tensor:
+        """(B, A) rows of each anchor."""
+        return self.pairs if self.term.over == "positives" else self.counted
+
+    @property
+    def columns(self) -> int:
+        """K."""
+        return self.term.columns(self.batch.inputs.predictions)
+
+    @computed_once
+    def target_scores(self) -> Tensor:
+        """(B, A) label of each positive times its ground truth's weight."""
+        scores = self.positive if self._label is None else self._label_of_anchors(self._label)
+        weights = self.batch.anchor_weights
+        return scores if weights is None else scores * weights
+
+    def _label_of_anchors(self, label: Quality) -> Tensor:
+        return torch.where(self.positive, self.batch.quality_of_anchors(label), 0)
+
+    @computed_once
+    def row_weights(self) -> Tensor:
+        """(B, A) product of the factors of each anchor's row."""
+        factors = self.factors
+        if self.term.over == "positives":
+            return self._spread(factors)
+        return self.counted if factors is None else torch.where(self.counted, factors, 0)
+
+    @computed_once
+    def factors(self) -> Tensor | None:
+        """Product of what weighs each row, (B, A) or (P,); None for all 1.
+
+        These are the weight of its ground truth, the quality that the term weighs by, and the
+        weight of its class where the loss has no other place for it.
+        """
+        batch, term = self.batch, self.term
+        with torch.no_grad():
+            factors = batch.anchor_weights if term.over == "all" else batch.truth_weights
+            if term.weigh_by is not None:
+                quality = batch.quality(term.weigh_by)
+                factors = quality if factors is None else quality * factors
+        return factors
+
+    def weights(self, divisor: Tensor) -> Tensor:
+        """What each row is multiplied by, divisor included, (B, A) or (P,); 0 of no positive.
+
+        Args:
+            divisor: () of the batch, (B,) of each image, or (L,) of each pyramid level.
+        """
+        batch, divisor = self.batch, divisor.to(self.dtype)
+        with torch.no_grad():
+            # a count of 0 without a floor: the term is 0
+            scale = torch.where(divisor == 0, 0, divisor.reciprocal())
+            scale = self._of_anchors(scale)
+            if self.term.level_weights is not None:
+                scale = scale * self._of_levels(scale.new_tensor(self.term.level_weights))
+            if self.term.over == "positives":
+                scale = batch.take(scale)
+            weights = scale if self.factors is None else scale * self.factors
+            if self.term.over == "positives" and batch.is_positive is not None:
+                weights = torch.where(batch.is_positive, weights, 0)
+        return weights
+
+    def _of_anchors(self, scale: Tensor) -> Tensor:
+        """(B, A) from () of the batch, (B,) of the images or (L,) of the levels."""
+        if scale.ndim and self.term.divides_levels:
+            scale = self._of_levels(scale)
+        elif scale.ndim:
+            scale = scale[:, None]
+        return scale.expand(self.positive.shape)
+
+    def _of_levels(self, values: Tensor) -> Tensor:
+        """(A,) the value (L,) of each anchor's pyramid level."""
+        sizes = self.level_sizes
+        if len(sizes) != len(values):
+            raise ValueError(
+                f"level_sizes must be of {len(values)} levels, one for each value, got {len(sizes)}"
+            )
+        parts = [value.expand(size) for value, size in zip(values.unbind(), sizes, strict=True)]
+        return torch.cat(parts)
+
+    def _spread(self, values: Tensor | None) -> Tensor:
+        """(B, A) sums of `values` (P,), or of ones, of each anchor's positives."""
+        batch = self.batch
+        if batch.index is None:
+            return batch.positive if values is None else self._masked(values)
+        if values is None:
+            values = batch.index.new_ones(len(batch.index))
+        sums = values.new_zeros(batch.positive.numel()).index_add_(0, batch.index, values)
+        return sums.view(batch.positive.shape)
+
+    def _masked(self, values: Tensor) -> Tensor:
+        return torch.where(self.batch.positive, values.view(self.batch.positive.shape), 0)
