@@ -1,6 +1,7 @@
-"""Geometry only: box formats, overlaps and checking. Boxes are (x1, y1, x2, y2), continuous."""
+"""Geometry only: formats, overlaps, checking, grids. Boxes are (x1, y1, x2, y2), continuous."""
 
 from detloss.boxes.formats import FORMATS, convert_boxes
+from detloss.boxes.grids import grid_anchors, grid_points
 from detloss.boxes.overlaps import OVERLAPS, box_area, paired_overlap, pairwise_overlap
 from detloss.boxes.sanitize import BoxChange, sanitize_targets
 
@@ -10,6 +11,8 @@ __all__ = [
     "BoxChange",
     "box_area",
     "convert_boxes",
+    "grid_anchors",
+    "grid_points",
     "paired_overlap",
     "pairwise_overlap",
     "sanitize_targets",

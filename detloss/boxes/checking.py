@@ -15,6 +15,7 @@ def check_boxes(name: str, boxes: Tensor) -> None:
         ValueError: If the last axis is not 4.
 
     Example:
+        >>> import torch
         >>> check_boxes("pred", torch.zeros(2, 5))
         Traceback (most recent call last):
         ValueError: pred must have shape (..., 4), got (2, 5)
