@@ -21,3 +21,16 @@ def box_pairs(draw: st.DrawFn, max_boxes: int = 8) -> tuple[Tensor, Tensor]:
     count = draw(st.integers(1, max_boxes))
     seed = draw(st.integers(0, 2**31))
     return random_boxes(count, seed=seed), random_boxes(count, seed=seed + 1)
+
+
+BINS = 8
+
+
+def rows_in(space: str, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """What a box loss in that space takes, made of any two (N, 4): bins get logits (N, 4, BINS)
+    within +-2, and distances in their range.
+    """
+    if space != "bins":
+        return pred, target
+    turns = torch.arange(BINS, dtype=pred.dtype)
+    return 2 * (pred[..., None] + turns).sin(), target.remainder(BINS - 1)

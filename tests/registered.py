@@ -6,3 +6,8 @@ LOSSES = [("classification", n) for n in CLASSIFICATION.names() if n != "zero_on
     ("box", n) for n in REGRESSION.names()
 ]
 """Section and name of every loss with a gradient; zero_one is a metric."""
+
+
+def space_of(section: str, name: str) -> str:
+    """That of a box loss; what a classification loss sees are "classes"."""
+    return REGRESSION[name].space if section == "box" else "classes"

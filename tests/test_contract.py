@@ -3,15 +3,18 @@
 import copy
 import inspect
 import pickle
+from typing import get_args
 
 import pytest
 import torch
-from boxgen import random_boxes
+from boxgen import BINS, random_boxes, rows_in
+from registered import space_of
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 import detloss
 from detloss.classification import ClassificationLoss
+from detloss.kernels import Space
 from detloss.registry import CLASSIFICATION, REGRESSION, SECTIONS, options_of
 from detloss.regression import BoxLoss
 
@@ -29,51 +32,49 @@ def build(kind, name, **options):
     return detloss.build_part(kind, {"type": name, **options})
 
 
-def example(kind, count=5, *, dtype=torch.float64, seed=0):
+def example(space, count=5, *, dtype=torch.float64, seed=0):
     """Predictions that require a gradient, and their targets."""
     generator = torch.Generator().manual_seed(seed)
-    if kind == "classification":
+    if space == "classes":
         logits = torch.randn(count, CLASSES, generator=generator, dtype=torch.float64) * 2
         target = torch.arange(count) % CLASSES
         return logits.to(dtype).requires_grad_(), target
-    pred = random_boxes(count, seed=seed, extent=10.0).to(dtype)
-    target = (random_boxes(count, seed=seed, extent=10.0) + 0.5).to(dtype)
-    return pred.requires_grad_(), target
+    boxes = random_boxes(count, seed=seed, extent=10.0)
+    pred, target = rows_in(space, boxes, boxes + 0.5)
+    return pred.to(dtype).requires_grad_(), target.to(dtype)
 
 
 @pytest.fixture(params=ALL_LOSSES, ids=lambda p: "-".join(p))
 def each(request):
-    kind, name = request.param
-    return kind, build(kind, name)
+    return space_of(*request.param), build(*request.param)
 
 
 @pytest.fixture(params=TRAINABLE, ids=lambda p: "-".join(p))
 def trainable(request):
-    kind, name = request.param
-    return kind, build(kind, name)
+    return space_of(*request.param), build(*request.param)
 
 
 # alpha of CIoU carries no gradient by definition: tests/regression/test_ciou.py freezes it
 @pytest.mark.parametrize(("kind", "name"), [t for t in TRAINABLE if t[1] != "ciou"])
 def test_gradient_is_that_of_the_value(kind, name):
     loss = build(kind, name)
-    pred, target = example(kind)
+    pred, target = example(space_of(kind, name))
     assert gradcheck(lambda p: loss(p, target), pred)
     assert gradcheck(lambda p: loss.compute(p, target, weight=None, reduction="none"), pred)
 
 
 def test_every_coordinate_gets_a_gradient(trainable):
-    kind, loss = trainable
-    pred, target = example(kind)
+    space, loss = trainable
+    pred, target = example(space)
     loss.compute(pred, target, weight=None, reduction="sum").backward()
     flat = {"hinge"}  # satisfied rows are flat by definition
     assert loss.type_name in flat or (pred.grad != 0).all()
 
 
 def test_nothing_gives_zero_and_a_gradient(each):
-    kind, loss = each
+    space, loss = each
     for dtype in (torch.float64, torch.float32, torch.float16):
-        pred, target = example(kind, 0, dtype=dtype)
+        pred, target = example(space, 0, dtype=dtype)
         value = loss(pred, target)
         assert value == 0
         assert value.shape == ()
@@ -83,10 +84,11 @@ def test_nothing_gives_zero_and_a_gradient(each):
 
 
 def test_reductions_agree(each):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
     rows = loss.compute(pred, target, weight=None, reduction="none")
-    assert rows.shape in (pred.shape, pred.shape[:-1])
+    of_rows = pred.shape[:-1] if space == "classes" else target.shape[:-1]
+    assert rows.shape == of_rows or (space == "classes" and rows.shape == pred.shape)
     assert_close(loss.compute(pred, target, weight=None, reduction="sum"), rows.sum())
     assert_close(loss.compute(pred, target, weight=None, reduction="mean"), rows.mean())
 
@@ -94,8 +96,8 @@ def test_reductions_agree(each):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_losses_of_images_add_up_to_the_batchs(each, weighted):
     """R52."""
-    kind, loss = each
-    pred, target = example(kind, 12)
+    space, loss = each
+    pred, target = example(space, 12)
     weight = torch.arange(12.0).view(3, 4) if weighted else None
     batch, truth = pred.unflatten(0, (3, 4)), target.unflatten(0, (3, 4))
     rows = loss.compute(batch, truth, weight=weight, reduction="none")
@@ -114,8 +116,8 @@ def test_the_losses_of_images_add_up_to_the_batchs(each, weighted):
 
 
 def test_leading_axes_are_rows(each):
-    kind, loss = each
-    pred, target = example(kind, 6)
+    space, loss = each
+    pred, target = example(space, 6)
     folded = target.unflatten(0, (2, 3))
     rows = loss.compute(pred, target, weight=None, reduction="none")
     assert_close(
@@ -125,23 +127,24 @@ def test_leading_axes_are_rows(each):
 
 
 def test_normalizer_replaces_the_count(each):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
     total = loss.compute(pred, target, weight=None, reduction="sum")
     assert_close(loss(pred, target, normalizer=8), total / 8)
     assert_close(loss(pred, target, None, torch.tensor(8.0)), total / 8)
 
 
 def test_normalizer_needs_a_mean(each):
-    kind, loss = each
-    summed = build(kind, loss.type_name, reduction="sum")
+    space, loss = each
+    section = "classification" if space == "classes" else "box"
+    summed = build(section, loss.type_name, reduction="sum")
     with pytest.raises(ValueError, match="reduction='mean', got 'sum'"):
-        summed(*example(kind), normalizer=8)
+        summed(*example(space), normalizer=8)
 
 
 def test_weight_two_equals_the_row_twice(each):
-    kind, loss = each
-    pred, target = example(kind, 3)
+    space, loss = each
+    pred, target = example(space, 3)
     weight = torch.tensor([1.0, 2.0, 1.0])
     twice = torch.tensor([0, 1, 1, 2])
     assert_close(
@@ -152,12 +155,12 @@ def test_weight_two_equals_the_row_twice(each):
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf"), 1e30])
 def test_weight_zero_silences_whatever_the_row_holds(trainable, poison):
-    kind, loss = trainable
-    pred, target = example(kind, 3)
+    space, loss = trainable
+    pred, target = example(space, 3)
     clean = loss.compute(pred[[0, 2]], target[[0, 2]], weight=None, reduction="sum")
     with torch.no_grad():
         pred[1] = poison
-        if kind == "box":
+        if space != "classes":
             target[1] = poison
     weight = torch.tensor([1.0, 0.0, 1.0])
     rows = loss.compute(pred, target, weight=weight, reduction="none")
@@ -170,8 +173,8 @@ def test_weight_zero_silences_whatever_the_row_holds(trainable, poison):
 
 
 def test_a_nan_prediction_gives_a_nan_loss(trainable):
-    kind, loss = trainable
-    pred, target = example(kind, 3)
+    space, loss = trainable
+    pred, target = example(space, 3)
     with torch.no_grad():
         pred[1, 0] = float("nan")
     assert loss(pred, target).isnan()
@@ -179,11 +182,11 @@ def test_a_nan_prediction_gives_a_nan_loss(trainable):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(each, dtype):
-    kind, loss = each
-    pred, target = example(kind, dtype=dtype)
+    space, loss = each
+    pred, target = example(space, dtype=dtype)
     wide = pred.detach().float().requires_grad_()
     value = loss(pred, target)
-    expected = loss(wide, target.float() if kind == "box" else target)
+    expected = loss(wide, target.float() if space != "classes" else target)
     assert value.dtype == torch.float32
     assert_close(value, expected)
     if value.requires_grad:
@@ -194,8 +197,8 @@ def test_half_precision_is_computed_in_float32(each, dtype):
 
 
 def test_the_module_is_its_function(each):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
     assert_close(
         loss.compute(pred, target, weight=None, reduction="none"), loss.function(pred, target)
     )
@@ -216,34 +219,34 @@ def test_the_docstring_says_what_a_user_needs(each):
 
 
 def test_refuses_to_broadcast(each):
-    kind, loss = each
-    pred, target = example(kind, 3)
+    space, loss = each
+    pred, target = example(space, 3)
     with pytest.raises(ValueError, match="shape"):
         loss(pred, target[:1])
 
 
 def test_refuses_integer_predictions(each):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
     with pytest.raises(TypeError, match=r"must be floating point, got torch.int64"):
         loss(pred.detach().long(), target)
 
 
 def test_refuses_a_weight_of_another_shape(each):
-    kind, loss = each
+    space, loss = each
     with pytest.raises(ValueError, match=r"weight must have shape \(5,\).*, got \(4,\)"):
-        loss(*example(kind), torch.ones(4))
+        loss(*example(space), torch.ones(4))
 
 
 def test_refuses_an_unknown_reduction(each):
-    kind, loss = each
+    space, loss = each
     with pytest.raises(ValueError, match="one of none, sum, mean, image, got 'avg'"):
-        loss.compute(*example(kind), weight=None, reduction="avg")
+        loss.compute(*example(space), weight=None, reduction="avg")
 
 
 def test_survives_pickle_and_deepcopy(each):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
     for copied in (pickle.loads(pickle.dumps(loss)), copy.deepcopy(loss)):
         assert copied.config() == loss.config()
         assert_close(copied(pred, target), loss(pred, target))
@@ -253,7 +256,7 @@ def test_survives_pickle_and_deepcopy(each):
 class TestEveryClassificationLoss:
     def test_ignored_rows_count_nothing(self, name):
         loss = build("classification", name)
-        logits, target = example("classification", 4)
+        logits, target = example("classes", 4)
         expected = loss(logits[[0, 2]], target[[0, 2]])
         target = target.clone()
         target[[1, 3]] = -1
@@ -263,11 +266,11 @@ class TestEveryClassificationLoss:
             assert (logits.grad[[1, 3]] == 0).all()
 
     def test_everything_ignored_is_zero(self, name):
-        logits, _ = example("classification", 4)
+        logits, _ = example("classes", 4)
         assert build("classification", name)(logits, torch.full((4,), -1)) == 0
 
     def test_another_ignore_index(self, name):
-        logits, target = example("classification", 4)
+        logits, target = example("classes", 4)
         target = target.clone()
         marked = target.clone()
         target[1], marked[1] = -1, -100
@@ -277,7 +280,7 @@ class TestEveryClassificationLoss:
         )
 
     def test_class_weight_scales_the_class(self, name):
-        logits, _ = example("classification", 4)
+        logits, _ = example("classes", 4)
         target = torch.full((4,), 2)
         plain = build("classification", name)
         weighted = build("classification", name, class_weight=[1.0, 1.0, 3.0, 1.0])
@@ -291,15 +294,15 @@ class TestEveryClassificationLoss:
     def test_class_weight_of_the_wrong_length(self, name):
         loss = build("classification", name, class_weight=[1.0, 2.0])
         with pytest.raises(ValueError, match=r"class_weight must have shape \(4,\).*got \(2,\)"):
-            loss(*example("classification"))
+            loss(*example("classes"))
 
     def test_floating_point_indices_are_refused(self, name):
-        logits, target = example("classification")
+        logits, target = example("classes")
         with pytest.raises(TypeError, match="class indices in target must be integers"):
             build("classification", name)(logits, target.double())
 
     def test_a_wrong_target_shape_names_both_accepted_ones(self, name):
-        logits, _ = example("classification")
+        logits, _ = example("classes")
         with pytest.raises(ValueError, match=r"\(5,\) \(class indices\) or \(5, 4\).*got \(5, 3\)"):
             build("classification", name)(logits, torch.zeros(5, 3))
 
@@ -309,23 +312,32 @@ class TestEveryClassificationLoss:
 
 @pytest.mark.parametrize("name", REGRESSION.names())
 class TestEveryBoxLoss:
-    def test_identical_boxes_cost_nothing(self, name):
-        boxes = random_boxes(20)
-        loss = build("box", name).compute(boxes, boxes, weight=None, reduction="none")
-        assert_close(loss, torch.zeros_like(loss))
+    def test_the_truth_costs_nothing(self, name):
+        loss = build("box", name)
+        truth = random_boxes(20)
+        pred = truth
+        if loss.space == "bins":  # a distance of a whole bin, and all logits against it but one
+            truth = torch.arange(80.0).view(20, 4).remainder(BINS)
+            pred = torch.where(truth[..., None] == torch.arange(BINS), 1e4, -1e4)
+        rows = loss.compute(pred, truth, weight=None, reduction="none")
+        assert_close(rows, torch.zeros_like(rows))
 
     def test_states_its_space(self, name):
         loss = build("box", name)
         assert isinstance(loss, BoxLoss)
-        assert loss.space in ("boxes", "deltas")
+        assert loss.space in get_args(Space)
 
     def test_wrong_last_axis(self, name):
-        with pytest.raises(ValueError, match=r"pred must have shape \(..., 4\), got \(2, 5\)"):
-            build("box", name)(torch.zeros(2, 5), torch.zeros(2, 5))
+        loss = build("box", name)
+        bins = ", bins" if loss.space == "bins" else ""
+        with pytest.raises(ValueError, match=rf"pred must have shape \(..., 4{bins}\).*\(2, 5\)"):
+            loss(torch.zeros(2, 5), torch.zeros(2, 5))
 
     def test_differing_shapes(self, name):
-        with pytest.raises(ValueError, match=r"same shape, got \(2, 4\) and \(1, 4\)"):
-            build("box", name)(torch.zeros(2, 4), torch.zeros(1, 4))
+        loss = build("box", name)
+        pred, target = example(loss.space, 2)
+        with pytest.raises(ValueError, match=r"shape.*\(2, 4\).*\(1, 4\)"):
+            loss(pred, target[:1])
 
 
 @pytest.mark.parametrize(

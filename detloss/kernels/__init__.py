@@ -5,7 +5,7 @@ from detloss.kernels.elementary import softplus, softplus_with_slope
 from detloss.kernels.engine import Formula
 from detloss.kernels.module import Loss
 from detloss.kernels.reduction import Reduction
-from detloss.kernels.rows import Space, box_loss
+from detloss.kernels.rows import Space, bins_loss, box_loss
 from detloss.kernels.softmax import softmax_loss
 from detloss.kernels.targets import dense_target, is_index_target
 
@@ -15,6 +15,7 @@ __all__ = [
     "Reduction",
     "Space",
     "binary_loss",
+    "bins_loss",
     "box_loss",
     "dense_target",
     "is_index_target",

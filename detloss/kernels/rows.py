@@ -1,14 +1,15 @@
-"""Box losses: one row of coordinates against another, one value a row."""
+"""Box losses, one value a row: coordinates against coordinates, or bins against distances."""
 
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from detloss.boxes.checking import check_boxes
 from detloss.kernels.engine import Formula, run
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight
-from detloss.tensors import check_same_shape, wide_type
+from detloss.tensors import check_floating, check_same_shape, wide_type
 
 Space = Literal["boxes", "deltas", "bins"]
 """What the rows of a box loss hold. "boxes": (x1, y1, x2, y2). "deltas": what a coder's `encode`
@@ -44,5 +45,57 @@ def box_loss(
         target.to(wide_type(pred)),
         weight=weight,
         count=pred.numel() // 4,
+        reduction=reduction,
+    )
+
+
+def bins_loss(
+    formula: Callable[[Tensor, Tensor], Tensor],
+    pred: Tensor,
+    target: Tensor,
+    *,
+    fused: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None,
+    weight: Tensor | None,
+    reduction: Reduction,
+) -> Tensor:
+    """Runs ``formula(pred, target)``, (..., 4, bins) and (..., 4) -> (...,), checked and reduced.
+
+    `fused` gets `pred` and `gradient` as (N, 4, bins) too. To the engine a row is 4 x bins wide.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If the last axes of `pred` are not 4 and at least 2, `target` has not one
+            distance a side, `weight` has not one value a row, or the reduction is unknown.
+    """
+    check_floating("pred", pred)
+    if pred.ndim < 2 or pred.shape[-2] != 4 or pred.shape[-1] < 2:
+        raise ValueError(
+            f"pred must have shape (..., 4, bins) of at least 2 bins, got {tuple(pred.shape)}"
+        )
+    check_boxes("target", target)
+    if target.shape != pred.shape[:-1]:
+        raise ValueError(
+            f"target must have shape {tuple(pred.shape[:-1])}, one distance a side of pred, "
+            f"got {tuple(target.shape)}"
+        )
+    check_reduction(reduction)
+    if weight is not None:
+        check_weight(weight, target.shape, elementwise=False)
+    sides = pred.shape[-2:]
+
+    def plain(row: Tensor, distances: Tensor) -> Tensor:
+        return formula(torch.unflatten(row, -1, sides), distances)
+
+    def in_one_pass(row: Tensor, gradient: Tensor | None, distances: Tensor) -> Tensor:
+        assert fused is not None
+        out = None if gradient is None else torch.unflatten(gradient, -1, sides)
+        return fused(torch.unflatten(row, -1, sides), out, distances)
+
+    return run(
+        Formula(plain, None if fused is None else in_one_pass),
+        pred.flatten(-2),
+        target.to(wide_type(pred)),
+        weight=weight,
+        count=pred.shape[:-2].numel(),
         reduction=reduction,
     )

@@ -1,8 +1,12 @@
-"""Box-regression losses, one technique a file: on deltas (l1, l2, smooth_l1) or on boxes."""
+"""Box-regression losses, one technique a file: on boxes, on deltas, or on bins of distances."""
 
 from detloss.regression.base import BoxLoss
 from detloss.regression.ciou import CIoULoss, ciou_loss
 from detloss.regression.diou import DIoULoss, diou_loss
+from detloss.regression.distribution_focal import (
+    DistributionFocalLoss,
+    distribution_focal_loss,
+)
 from detloss.regression.giou import GIoULoss, giou_loss
 from detloss.regression.iou import IoULoss, iou_loss
 from detloss.regression.l1 import L1Loss, l1_loss
@@ -13,6 +17,7 @@ __all__ = [
     "BoxLoss",
     "CIoULoss",
     "DIoULoss",
+    "DistributionFocalLoss",
     "GIoULoss",
     "IoULoss",
     "L1Loss",
@@ -21,6 +26,7 @@ __all__ = [
     "beta_from_sigma",
     "ciou_loss",
     "diou_loss",
+    "distribution_focal_loss",
     "giou_loss",
     "iou_loss",
     "l1_loss",

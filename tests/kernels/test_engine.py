@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from boxgen import random_boxes
-from registered import LOSSES
+from boxgen import random_boxes, rows_in
+from registered import LOSSES, space_of
 from torch.testing import assert_close
 
 import detloss
@@ -13,13 +13,14 @@ CLASSES = 4
 REDUCTIONS = ("none", "sum", "mean")
 
 
-def example(kind, count=7, dtype=torch.float64, dense=False):
+def example(space, count=7, dtype=torch.float64, dense=False):
     generator = torch.Generator().manual_seed(count)
-    if kind == "box":
-        pred = random_boxes(count, seed=1, extent=10).to(dtype)
-        target = (random_boxes(count, seed=1, extent=10) + 0.5).to(dtype)
+    if space != "classes":
+        pred = random_boxes(count, seed=1, extent=10)
+        target = pred + 0.5
         # ties, where autograd halves the gradient
         target[: count // 2, :2] = pred[: count // 2, :2]
+        pred, target = (rows.to(dtype) for rows in rows_in(space, pred, target))
         return pred.requires_grad_(), target
     logits = torch.randn(count, CLASSES, generator=generator, dtype=torch.float64) * 4
     if dense:
@@ -31,7 +32,7 @@ def example(kind, count=7, dtype=torch.float64, dense=False):
 @pytest.fixture(params=LOSSES, ids="-".join)
 def each(request):
     kind, name = request.param
-    return kind, detloss.build_part(kind, {"type": name})
+    return space_of(kind, name), detloss.build_part(kind, {"type": name})
 
 
 def plainly(function):
@@ -58,8 +59,8 @@ def value_and_gradient(loss, pred, target, weight, reduction):
 @pytest.mark.parametrize("dense", [False, True], ids=["index", "dense"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_blocks_give_what_autograd_gives(each, small_blocks, reduction, weighted, dense, dtype):
-    kind, loss = each
-    pred, target = example(kind, dtype=dtype, dense=dense)
+    space, loss = each
+    pred, target = example(space, dtype=dtype, dense=dense)
     weight = torch.tensor([1.0, 0, 2, 0.5, 1, 0, 3]) if weighted else None
     arguments = (loss, pred, target, weight, reduction)
     value, gradient = value_and_gradient(*arguments)
@@ -71,7 +72,7 @@ def test_blocks_give_what_autograd_gives(each, small_blocks, reduction, weighted
 
 def test_elementwise_weights(small_blocks):
     loss = detloss.build_part("classification", {"type": "sigmoid_focal"})
-    pred, target = example("classification")
+    pred, target = example("classes")
     weight = torch.rand(7, CLASSES)
     weight[2, 1] = 0
     arguments = (loss, pred, target, weight, "sum")
@@ -97,7 +98,7 @@ def test_elementwise_weights(small_blocks):
 @pytest.mark.parametrize("dense", [False, True], ids=["index", "dense"])
 def test_focal_options(options, dense):
     loss = detloss.build_part("classification", {"type": "sigmoid_focal", **options})
-    arguments = (loss, *example("classification", dense=dense), None, "sum")
+    arguments = (loss, *example("classes", dense=dense), None, "sum")
     for got, expected in zip(
         value_and_gradient(*arguments),
         plainly(lambda: value_and_gradient(*arguments)),
@@ -108,10 +109,10 @@ def test_focal_options(options, dense):
 
 @pytest.mark.parametrize("size", [60.0, 100.0, 1e4])
 def test_large_logits_do_not_overflow(each, size):
-    kind, loss = each
-    if kind == "box":
+    space, loss = each
+    if space != "classes":
         return
-    pred, target = example(kind, dtype=torch.float32)
+    pred, target = example(space, dtype=torch.float32)
     pred = (pred.detach().sign() * size).requires_grad_()
     arguments = (loss, pred, target, None, "sum")
     for got, expected in zip(
@@ -124,13 +125,13 @@ def test_large_logits_do_not_overflow(each, size):
 
 
 def test_inputs_may_be_strided_or_expanded(each, small_blocks):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
     expected = loss.compute(pred, target, weight=None, reduction="none")
     strided = torch.stack([pred, pred], dim=-1)[..., 0]
     assert not strided.is_contiguous()
     assert_close(loss.compute(strided, target, weight=None, reduction="none"), expected)
-    row = pred[:1].expand(7, -1)
+    row = pred[:1].expand(pred.shape)
     weight = torch.ones(1).expand(7)
     assert_close(
         loss.compute(row, target[:1].expand(target.shape), weight=weight, reduction="sum"),
@@ -139,8 +140,8 @@ def test_inputs_may_be_strided_or_expanded(each, small_blocks):
 
 
 def test_no_gradient_is_computed_under_no_grad(each, monkeypatch):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
     expected = loss(pred, target)
     gradients = []
     compute = engine.Formula.compute
@@ -157,8 +158,8 @@ def test_no_gradient_is_computed_under_no_grad(each, monkeypatch):
 
 
 def test_backward_twice_gives_the_same_twice(each):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
     value = loss(pred, target)
     value.backward(retain_graph=True)
     first = pred.grad.clone()
@@ -177,8 +178,8 @@ def test_the_gradient_is_given_away_and_not_kept():
 
 
 def test_the_gradient_of_the_gradient(each):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
 
     def penalty():
         value = loss.compute(pred, target, weight=None, reduction="sum")
@@ -193,8 +194,8 @@ def test_the_gradient_of_the_gradient(each):
 
 
 def test_leading_axes_by_the_plain_formula(each):
-    kind, loss = each
-    pred, target = example(kind, 6)
+    space, loss = each
+    pred, target = example(space, 6)
     folded = pred.unflatten(0, (2, 3)), target.unflatten(0, (2, 3))
     rows = loss.compute(pred, target, weight=None, reduction="none")
     assert_close(
@@ -204,8 +205,8 @@ def test_leading_axes_by_the_plain_formula(each):
 
 
 def test_func_transforms(each):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
     _, expected = value_and_gradient(loss, pred, target, None, "sum")
 
     def total(p, t):
@@ -218,8 +219,8 @@ def test_func_transforms(each):
 
 
 def test_a_weight_may_be_learned(each):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
     weight = torch.ones(7, dtype=torch.float64, requires_grad=True)
     rows = loss.compute(pred, target, weight=None, reduction="none").detach()
     loss.compute(pred, target, weight=weight, reduction="sum").backward()
@@ -228,7 +229,7 @@ def test_a_weight_may_be_learned(each):
 
 def test_a_soft_target_may_get_a_gradient():
     loss = detloss.build_part("classification", {"type": "softmax_cross_entropy"})
-    pred, target = example("classification", dense=True)
+    pred, target = example("classes", dense=True)
     target.requires_grad_()
     loss.compute(pred, target, weight=None, reduction="sum").backward()
     assert_close(target.grad, -pred.detach().log_softmax(-1))
@@ -248,8 +249,8 @@ def test_a_loss_scale_lifts_float16_gradients_that_would_vanish():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_autocast_changes_nothing(each, dtype):
-    kind, loss = each
-    pred, target = example(kind, dtype=torch.float32)
+    space, loss = each
+    pred, target = example(space, dtype=torch.float32)
     expected = value_and_gradient(loss, pred, target, None, "mean")
     with torch.autocast("cpu", dtype=dtype):
         got = value_and_gradient(loss, pred, target, None, "mean")
@@ -260,8 +261,8 @@ def test_autocast_changes_nothing(each, dtype):
 
 def test_a_mean_in_float64_is_exact_beside_a_float32_weight(each):
     """The weight is widened before a count of three divides it."""
-    kind, loss = each
-    pred, target = example(kind, 3)
+    space, loss = each
+    pred, target = example(space, 3)
     weight = torch.tensor([1.0, 2.0, 1.0])
     got = value_and_gradient(loss, pred, target, weight, "mean")
     expected = value_and_gradient(loss, pred, target, weight.double(), "mean")
@@ -270,14 +271,14 @@ def test_a_mean_in_float64_is_exact_beside_a_float32_weight(each):
 
 
 def test_weight_zero_silences_a_nan_by_the_plain_formula_too(each):
-    kind, loss = each
-    pred, target = example(kind)
+    space, loss = each
+    pred, target = example(space)
     weight = torch.tensor([1.0, 0, 2, 0.5, 1, 0, 3])
     arguments = (loss, pred, target, weight, "sum")
     expected = value_and_gradient(*arguments)
     with torch.no_grad():
         pred[weight == 0] = float("nan")
-        if kind == "box":
+        if space != "classes":
             target[weight == 0] = float("nan")
     got = plainly(lambda: value_and_gradient(*arguments))
     for one, other in zip(got, expected, strict=True):

@@ -209,3 +209,7 @@ def test_overlap_alone_is_iou_when_centres_and_shapes_agree():
 def test_rejects_an_eps_that_is_not_positive():
     with pytest.raises(ValueError, match=r"CIoULoss: eps: expected a value greater than 0"):
         CIoULoss(eps=0.0)
+
+
+def test_is_a_loss_on_boxes():
+    assert CIoULoss.space == "boxes"

@@ -171,3 +171,7 @@ def test_an_inverted_box_stays_in_the_documented_range(pred):
 def test_rejects_an_eps_that_is_not_positive():
     with pytest.raises(ValueError, match=r"DIoULoss: eps: expected a value greater than 0"):
         DIoULoss(eps=0.0)
+
+
+def test_is_a_loss_on_boxes():
+    assert DIoULoss.space == "boxes"

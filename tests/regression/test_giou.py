@@ -144,3 +144,7 @@ def test_inverted_boxes_never_score_as_good(inverted):
 def test_rejects_an_eps_that_is_not_positive():
     with pytest.raises(ValueError, match=r"GIoULoss: eps: expected a value greater than 0"):
         GIoULoss(eps=0.0)
+
+
+def test_is_a_loss_on_boxes():
+    assert GIoULoss.space == "boxes"

@@ -179,3 +179,7 @@ def test_rejects_an_unknown_mode():
 def test_rejects_an_eps_that_is_not_positive():
     with pytest.raises(ValueError, match=r"IoULoss: eps: expected a value greater than 0"):
         IoULoss(eps=0.0)
+
+
+def test_is_a_loss_on_boxes():
+    assert IoULoss.space == "boxes"

@@ -46,3 +46,7 @@ def test_gradient_is_zero_where_nothing_is_left_to_learn():
 def test_mean_divides_by_rows_not_by_coordinates():
     loss = L1Loss()(torch.ones(2, 4), torch.zeros(2, 4))
     assert_close(loss, torch.tensor(4.0))
+
+
+def test_is_a_loss_on_deltas():
+    assert L1Loss.space == "deltas"

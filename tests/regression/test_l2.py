@@ -40,3 +40,7 @@ def test_gradient_is_twice_the_difference(pair):
 def test_mean_divides_by_rows_not_by_coordinates():
     loss = L2Loss()(torch.full((2, 4), 2.0), torch.zeros(2, 4))
     assert_close(loss, torch.tensor(16.0))
+
+
+def test_is_a_loss_on_deltas():
+    assert L2Loss.space == "deltas"

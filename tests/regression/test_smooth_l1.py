@@ -108,3 +108,7 @@ def test_rejects_a_negative_beta():
         smooth_l1_loss(torch.zeros(1, 4), torch.zeros(1, 4), beta=-0.5)
     with pytest.raises(ValueError, match=r"SmoothL1Loss: beta: .*greater than or equal to 0"):
         SmoothL1Loss(beta=-0.5)
+
+
+def test_is_a_loss_on_deltas():
+    assert SmoothL1Loss.space == "deltas"
