@@ -114,6 +114,8 @@ CODERS = Registry("coder")
 MATCHERS = Registry("matcher")
 SAMPLERS = Registry("sampler")
 NORMALIZERS = Registry("normalizer")
+QUALITIES = Registry("quality")
+TERMS = Registry("term")
 
 SECTIONS = {
     "matcher": MATCHERS,
@@ -121,9 +123,10 @@ SECTIONS = {
     "sampler": SAMPLERS,
     "classification": CLASSIFICATION,
     "box": REGRESSION,
+    "quality": QUALITIES,
     "normalizer": NORMALIZERS,
 }
-"""The top-level keys of a config, in the order in which a criterion uses them."""
+"""What can be built by name, in the order in which a criterion uses it."""
 
 
 def options_of(cls: type[Part]) -> dict[str, inspect.Parameter]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import detloss
 from detloss.registry import CODERS, REGRESSION
+from detloss.terms import BoxTerm
 
 CLASSES = 3
 SIZE = 64.0
@@ -52,6 +53,24 @@ def random_predictions(
             torch.randn(batch, anchors, width, generator=generator) / 4
         ).requires_grad_(),
     }
+
+
+def predictions_for(
+    criterion: detloss.DetectorLoss, batch: int, anchors: int, *, seed: int = 0
+) -> dict[str, Tensor]:
+    """Whatever the terms of a criterion read, requiring a gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    predictions = {}
+    for term in criterion.terms.values():
+        if isinstance(term, BoxTerm):
+            shape = (batch, anchors, criterion.coder.width)
+        elif term.one_logit:
+            shape = (batch, anchors)
+        else:
+            shape = (batch, anchors, CLASSES + term.loss.background_columns)
+        values = torch.randn(shape, generator=generator) / 2
+        predictions.setdefault(term.reads, values.requires_grad_())
+    return predictions
 
 
 def random_targets(counts: list[int], *, seed: int = 0) -> list[dict[str, Tensor]]:

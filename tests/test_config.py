@@ -1,14 +1,16 @@
 """Configs: what builds, and what each mistake says."""
 
+import itertools
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from scenes import grid_anchors, random_predictions, random_targets
+from scenes import grid_anchors, predictions_for, random_targets
 
 import detloss
+from detloss.registry import CLASSIFICATION, MATCHERS, REGRESSION, TERMS, options_of
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 GOOD = {
@@ -25,20 +27,25 @@ def test_every_config_builds_trains_and_round_trips(path):
     criterion = detloss.load_config(path)
     again = detloss.build(yaml.safe_load(yaml.safe_dump(criterion.config())))
     assert again.config() == criterion.config()
-    predictions, anchors = random_predictions(2, 64), grid_anchors()
-    outputs = [c(predictions, random_targets([2, 0]), anchors=anchors) for c in (criterion, again)]
+    predictions, anchors = predictions_for(criterion, 2, 64), grid_anchors(side=8.0)
+    outputs = [
+        c(predictions, random_targets([2, 0]), anchors=anchors, level_sizes=[64])
+        for c in (criterion, again)
+    ]
     assert torch.equal(outputs[0].total, outputs[1].total)
     outputs[0].total.backward()
+    for prediction in predictions.values():
+        assert prediction.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_cites_its_source(path):
     text = path.read_text()
     assert "arXiv:" in text
-    for line in text.splitlines():
-        if ": {type:" in line:
-            before = text[: text.index(line)].rstrip().splitlines()[-1]
-            assert before.startswith("#"), f"{line!r} has no comment above it"
+    lines = text.splitlines()
+    for above, line in itertools.pairwise(["", *lines]):
+        if line[:1].isalpha():  # a key of the top level
+            assert above.startswith("#"), f"{line!r} has no comment above it"
 
 
 @pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
@@ -58,11 +65,61 @@ def test_the_contract_config_resolves():
     assert resolved["box"] == {"type": "ciou", "eps": 1e-7, "weight": 2.0}
     assert resolved["sampler"] == {"type": "all"}
     assert resolved["coder"]["weights"] == [1.0, 1.0, 1.0, 1.0]
+    assert list(resolved) == ["matcher", "coder", "sampler", "classification", "box", "normalizer"]
+
+
+def test_a_list_of_losses_shares_what_stands_beside_it():
+    common = {"weigh_by": "centerness", "normalizer": {"type": "row_weights"}, "weight": 3.0}
+    criterion = detloss.build(
+        GOOD | {"box": {"terms": [{"type": "l1"}, {"type": "giou", "weight": 2.0}], **common}}
+    )
+    assert list(criterion.terms) == ["classification", "box/l1", "box/giou"]
+    assert [criterion.terms[name].weight for name in ("box/l1", "box/giou")] == [3.0, 2.0]
+    for name in ("box/l1", "box/giou"):
+        assert criterion.terms[name].weigh_by.type_name == "centerness"
+        assert criterion.terms[name].normalizer.type_name == "row_weights"
+    assert detloss.build(criterion.config()).config() == criterion.config()
+
+
+def test_a_term_of_a_list_has_the_name_that_it_is_given():
+    twice = [{"type": "giou", "name": "first"}, {"type": "giou", "reads": "refined"}]
+    criterion = detloss.build(GOOD | {"box": twice})
+    assert list(criterion.terms) == ["classification", "box/first", "box/giou"]
+    assert criterion.terms["box/giou"].reads == "refined"
+    assert detloss.build(criterion.config()).config() == criterion.config()
+
+
+def test_a_quality_is_a_word_or_a_mapping():
+    word, mapping = (
+        detloss.build(changed("classification", label=label)).config()["classification"]["label"]
+        for label in ("iou", {"type": "iou", "kind": "iou"})
+    )
+    assert word == mapping == {"type": "iou", "kind": "iou"}
+    for nothing in ("one", None):
+        resolved = detloss.build(changed("classification", label=nothing)).config()
+        assert "label" not in resolved["classification"]
+    assert "weigh_by" not in detloss.build(changed("box", weigh_by="none")).config()["box"]
+
+
+def test_no_term_is_required():
+    criterion = detloss.build({"matcher": {"type": "max_iou"}, "box": {"type": "giou"}})
+    boxes = torch.tensor([[0.0, 0, 8, 8]])
+    output = criterion({"box_regression": torch.zeros(1, 1, 4)}, [{"boxes": boxes}], anchors=boxes)
+    assert list(output.terms) == ["box"]
+    assert output.total == 0
 
 
 def test_per_class_values_survive_the_round_trip_as_written():
     config = GOOD | {"classification": {"type": "sigmoid_focal", "alpha": [0.1, 0.7]}}
     assert detloss.build(config).config()["classification"]["alpha"] == [0.1, 0.7]
+
+
+BOX_LOSSES = ", ".join(REGRESSION.names())
+TERM_OPTIONS = ", ".join(name for name in options_of(TERMS["classification"]) if name != "loss")
+FOCAL_OPTIONS = ", ".join(
+    name for name in options_of(CLASSIFICATION["sigmoid_focal"]) if name != "reduction"
+)
+KEYS = ", ".join(["matcher", "coder", "sampler", "normalizer", *TERMS.names()])
 
 
 def changed(section, **options):
@@ -74,18 +131,17 @@ def changed(section, **options):
     [
         (
             changed("box", type="cuoi"),
-            "config: box.type: unknown box loss 'cuoi', accepted: ciou, diou, giou, iou, l1, l2, "
-            "smooth_l1; did you mean 'ciou'?",
+            f"config: box.type: unknown box loss 'cuoi', accepted: {BOX_LOSSES}; "
+            "did you mean 'ciou'?",
         ),
         (
             GOOD | {"bocks": {"type": "ciou"}},
-            "config: bocks: unknown key, accepted: matcher, coder, sampler, classification, box, "
-            "normalizer; did you mean 'box'?",
+            f"config: bocks: unknown key, accepted: {KEYS}; did you mean 'box'?",
         ),
         (
             changed("classification", gama=2.0),
-            "config: classification.gama: unknown option, sigmoid_focal accepts alpha, gamma, "
-            "label_smoothing, class_weight, ignore_index, reduction; did you mean 'gamma'?",
+            "config: classification.gama: unknown option, sigmoid_focal accepts "
+            f"{FOCAL_OPTIONS}, {TERM_OPTIONS}; did you mean 'gamma'?",
         ),
         (
             changed("classification", gamma=-1.0),
@@ -114,7 +170,7 @@ def changed(section, **options):
         ),
         (
             GOOD | {"box": {"weight": 2.0}},
-            "config: box.type: missing, accepted: ciou, diou, giou, iou, l1, l2, smooth_l1",
+            f"config: box.type: missing, accepted: {BOX_LOSSES}",
         ),
         (
             GOOD | {"box": "ciou"},
@@ -126,11 +182,11 @@ def changed(section, **options):
         ),
         (
             changed("box", weight=-1),
-            "config: box.weight: expected a finite number >= 0, got -1",
+            "config: box.weight: expected a value greater than or equal to 0, got -1",
         ),
         (
             changed("box", weight="2"),
-            "config: box.weight: expected a number, got '2'",
+            "config: box.weight: expected a valid number, got '2'",
         ),
         (
             changed("box", reduction="sum"),
@@ -148,6 +204,75 @@ def changed(section, **options):
         (
             GOOD | {"classification": {"type": "softmax_focal", "alpha": 0.25}},
             "config: classification.alpha: expected a list or a tensor, got 0.25",
+        ),
+        (
+            GOOD | {"box": [{"type": "l1"}, {"type": "giuo"}]},
+            f"config: box[1].type: unknown box loss 'giuo', accepted: {BOX_LOSSES}; "
+            "did you mean 'giou'?",
+        ),
+        (
+            GOOD | {"box": {"terms": [{"type": "l1"}], "weight": -1.0}},
+            "config: box.terms[0].weight: expected a value greater than or equal to 0, got -1.0",
+        ),
+        (
+            GOOD | {"box": {"terms": {"type": "l1"}}},
+            "config: box.terms: expected a list of mappings, got {'type': 'l1'}",
+        ),
+        (
+            GOOD | {"box": [{"type": "l1"}, {"type": "l1"}]},
+            "config: terms must differ in name, got two 'box/l1'; give one of them a name",
+        ),
+        (
+            changed("box", weigh_by="iuo"),
+            "config: box.weigh_by: unknown quality 'iuo', accepted: none, centerness, confidence, "
+            "iou, score; did you mean 'iou'?",
+        ),
+        (
+            changed("box", label="iou"),
+            "config: box.label: unknown option, ciou accepts eps, weight, over, weigh_by, "
+            "normalizer, level_weights, name, reads",
+        ),
+        (
+            changed("box", over="all"),
+            "config: box: over must be 'positives', since background has no box, got 'all'",
+        ),
+        (
+            changed("classification", weigh_by="iou"),
+            "config: classification: weigh_by is the quality of a positive: it needs over "
+            "'positives', got weigh_by 'iou' with over 'all'",
+        ),
+        (
+            GOOD | {"classification": {"type": "softmax_focal", "label": "iou"}},
+            "config: classification: label: softmax_focal has hard labels only, since its classes "
+            "share one probability, got iou",
+        ),
+        (
+            changed("classification", label={"type": "iou", "kind": "cuoi"}),
+            "config: classification.label.kind: expected 'iou', 'giou', 'diou' or 'ciou', "
+            "got 'cuoi'; did you mean 'ciou'?",
+        ),
+        (
+            changed("classification", label="score"),
+            "config: classification: a score comes from the matcher, and max_iou gives none",
+        ),
+        (
+            changed("box", normalizer={"type": "row_weights"}),
+            "config: box: normalizer row_weights divides by the factors of the rows, and the term "
+            "has none; give it weigh_by",
+        ),
+        (
+            GOOD | {"box": {"type": "distribution_focal"}},
+            "config: box: distribution_focal is a loss on bins, coder delta has boxes, deltas",
+        ),
+        (
+            GOOD | {"objectness": {"type": "softmax_focal"}},
+            "config: objectness: objectness is one logit an anchor and needs a yes-or-no loss, "
+            "got softmax_focal",
+        ),
+        (
+            GOOD | {"box": {"type": ["giou"]}},
+            f"config: box.type: unknown box loss ['giou'], accepted: {BOX_LOSSES}; "
+            "did you mean 'giou'?",
         ),
         (
             changed("coder", weights=[10, 10, 5]),
@@ -186,8 +311,8 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path):
     with pytest.raises(detloss.ConfigError) as error:
         detloss.load_config(path)
     assert str(error.value) == (
-        f"{path}: matcher.type: unknown matcher 'max_iuo', accepted: max_iou; "
-        "did you mean 'max_iou'?"
+        f"{path}: matcher.type: unknown matcher 'max_iuo', accepted: "
+        f"{', '.join(MATCHERS.names())}; did you mean 'max_iou'?"
     )
 
 
@@ -200,7 +325,7 @@ def test_1e_7_without_a_point_is_a_number(tmp_path):
         box: {type: ciou, eps: 1e-6}
         """,
     )
-    assert detloss.load_config(path).box.eps == 1e-6
+    assert detloss.load_config(path).terms["box"].loss.eps == 1e-6
 
 
 def test_a_key_given_twice_is_a_mistake(tmp_path):
