@@ -32,6 +32,7 @@ from detloss.regression import BoxLoss
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 CLASSES = 4
+BINS = 5
 ROWS = 256
 """Rows in a batch."""
 
@@ -94,9 +95,19 @@ LOGITS = {"0": 0.0, "1e-30": 1e-30, "1": 1.0, "20": 20.0, "100": 100.0, "1e4": 1
 INDICES = ("foreground", "background", "ignored")
 SHARES = ("one class", "soft labels", "no class")
 
+PLACES = {
+    # where a distance lies: as a share of all bins, and whether on a whole bin
+    "in a bin": (1.0, True),
+    "between two bins": (1.0, False),
+    "in the first bin": (0.0, True),
+    "below the first bin": (-3.0, False),
+    "above the last bin": (1e4, False),
+}
+
 BOX_KINDS = list(itertools.product(SHAPES, RELATIONS, SHAPES, UNITS))
 INDEX_KINDS = list(itertools.product(LOGITS, LOGITS, INDICES))
 SHARE_KINDS = list(itertools.product(LOGITS, LOGITS, SHARES))
+BIN_KINDS = list(itertools.product(LOGITS, LOGITS, PLACES))
 
 
 def box_pairs(kinds: Sequence[Kind], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -163,8 +174,25 @@ def logits_and_target(
     return logits, shares[which, torch.arange(len(kinds))].to(dtype)
 
 
+def logits_of_bins(
+    kinds: Sequence[Kind], generator: torch.Generator, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, 4, BINS) and distances (N, 4) in bins of each of `BIN_KINDS`."""
+    first, others, places = zip(*kinds, strict=True)
+    logits = 2 * torch.rand(len(kinds), 4, BINS, generator=generator, dtype=torch.float64) - 1
+    largest = torch.finfo(dtype).max / 2
+    logits[..., 0] *= torch.tensor([[LOGITS[size]] for size in first])
+    logits[..., 1:] *= torch.tensor([[[LOGITS[size]]] for size in others])
+    share, whole = torch.tensor([PLACES[place] for place in places]).T[..., None]
+    distances = torch.rand(len(kinds), 4, generator=generator, dtype=torch.float64) * (BINS - 1)
+    distances = torch.where(whole == 1, distances.round(), distances) * share
+    return logits.clamp(-largest, largest).to(dtype), distances.to(dtype)
+
+
 def kinds_of(loss: Loss) -> list[list[Kind]]:
     """The kinds of rows that a loss takes; those of one list go into one batch."""
+    if isinstance(loss, BoxLoss) and loss.space == "bins":
+        return [BIN_KINDS]
     return [BOX_KINDS] if isinstance(loss, BoxLoss) else [INDEX_KINDS, SHARE_KINDS]
 
 
@@ -174,6 +202,8 @@ def draw(
     """Predictions and targets for a loss, a row of each kind."""
     if not isinstance(loss, BoxLoss):
         return logits_and_target(kinds, generator, dtype, loss.background_columns)
+    if loss.space == "bins":
+        return logits_of_bins(kinds, generator, dtype)
     limits = torch.finfo(dtype)
     pred, target = (b.clamp(limits.min, limits.max).to(dtype) for b in box_pairs(kinds, generator))
     if loss.space == "boxes":

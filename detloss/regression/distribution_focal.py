@@ -59,26 +59,31 @@ def distribution_focal_loss(
 
 def _distribution_focal(logits: Tensor, target: Tensor) -> Tensor:
     bins, shares = _two_bins(target, logits.shape[-1])
-    return -(shares * logits.log_softmax(-1).gather(-1, bins)).sum(-1).mean(-1)
+    return -(shares * logits.log_softmax(-1).gather(-1, bins)).sum((-2, -1))
 
 
 def _fused(logits: Tensor, gradient: Tensor | None, target: Tensor) -> Tensor:
-    """`_distribution_focal`, and its gradient (N, 4, bins): the softmax less the shares, over 4."""
+    """`_distribution_focal`, and its gradient (N, 4, bins): a quarter of the softmax, less the
+    shares.
+    """
     bins, shares = _two_bins(target, logits.shape[-1])
     log_p = torch.log_softmax(logits, -1, out=gradient)
-    loss = log_p.gather(-1, bins).mul_(shares).sum(-1).mean(-1).neg_()
+    loss = log_p.gather(-1, bins).mul_(shares).sum((-2, -1)).neg_()
     if gradient is not None:
-        exponential_(gradient).scatter_add_(-1, bins, -shares).div_(4)
+        exponential_(gradient).div_(4).scatter_add_(-1, bins, -shares)
     return loss
 
 
 def _two_bins(target: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The bins on either side of each distance and their shares, both (..., 4, 2)."""
+    """The bins on either side of each distance, and their shares of the row, both (..., 4, 2).
+
+    The shares of a side sum to 1/4: so the loss is a sum, and overflows no sooner than a logit.
+    """
     target = target.clamp(0, count - 1)
     left = target.floor().long().clamp(0, count - 2)  # a NaN is no index; its shares are NaN
     right_share = target - left
     bins = torch.stack([left, left + 1], dim=-1)
-    return bins, torch.stack([1 - right_share, right_share], dim=-1)
+    return bins, torch.stack([1 - right_share, right_share], dim=-1) / 4
 
 
 @REGRESSION.register("distribution_focal")
