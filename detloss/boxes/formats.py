@@ -20,10 +20,10 @@ def convert_boxes(
     width, y and height by its height.
 
     Args:
-        boxes: (..., 4) in the `source` format, floating point, pixels or fractions as it says.
+        boxes: (..., 4) in the `source` format, floating point.
         source: Format of `boxes`.
         target: Format of the result.
-        image_size: (height, width) in pixels; needed between normalised and pixel formats only.
+        image_size: (height, width) in pixels. Needed if only one of the formats is normalised.
 
     Returns:
         (..., 4) in the `target` format, of the dtype of `boxes`; differentiable.

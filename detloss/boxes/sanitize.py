@@ -11,7 +11,7 @@ from detloss.boxes.checking import check_boxes, check_image_size
 
 Policy = Literal["drop", "clip", "error"]
 PER_BOX_KEYS = ("boxes", "labels", "ignore", "weights", "area", "iscrowd", "masks", "keypoints")
-"""The entries of a target with one row a box; they lose their row with the box."""
+"""The entries of a target with a row for each box. Where a box is dropped, so is its row."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def sanitize_targets(
     image_size: Sequence[int] | Sequence[Sequence[int]],
     policy: Policy = "drop",
 ) -> tuple[list[dict[str, Tensor]], list[BoxChange]]:
-    """Targets without boxes that cannot be learned, and a report of every change.
+    """Removes boxes that cannot be learned from targets, and reports every change.
 
     A box is unusable when a coordinate is not finite, a side is zero or negative, or it lies
     wholly outside the image. A box that reaches over the image's edge is usable.
@@ -46,9 +46,9 @@ def sanitize_targets(
 
     Args:
         targets: Mappings with "boxes" (M, 4) as (x1, y1, x2, y2) in pixels, "labels" (M,) and
-            whatever else; the entries of `PER_BOX_KEYS` lose the rows of dropped boxes. Not
-            changed in place.
-        image_size: (height, width) of all images, or one such pair an image.
+            whatever else. Where a box is dropped, so is its row in each entry of
+            `PER_BOX_KEYS`. The mappings given are not changed.
+        image_size: (height, width) of all images, or one such pair for each image.
         policy: "drop", "clip" or "error".
 
     Returns:
@@ -117,11 +117,15 @@ def _reasons(boxes: Tensor, clipped: Tensor) -> list[str | None]:
     finite = boxes.isfinite().all(dim=1).tolist()
     proper = (boxes[:, 2:] > boxes[:, :2]).all(dim=1).tolist()
     inside = (clipped[:, 2:] > clipped[:, :2]).all(dim=1).tolist()
-    verdicts = zip(finite, proper, inside, strict=True)
-    return [
-        "not finite" if not f else "no area" if not p else "outside the image" if not i else None
-        for f, p, i in verdicts
-    ]
+    reasons: list[str | None] = []
+    for is_finite, has_area, is_inside in zip(finite, proper, inside, strict=True):
+        if not is_finite:
+            reasons.append("not finite")
+        elif not has_area:
+            reasons.append("no area")
+        else:
+            reasons.append(None if is_inside else "outside the image")
+    return reasons
 
 
 def _select(target: Mapping[str, Tensor], boxes: Tensor, kept: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """What every box coder is."""
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from torch import Tensor
 
@@ -21,6 +21,19 @@ class Coder(Part):
 
     bins: int = 1
     """The logits a side; 1 where the network regresses the number itself."""
+
+    @classmethod
+    def check_definition(cls) -> None:
+        """See `Part.check_definition`: the spaces, too."""
+        super().check_definition()
+        spaces = getattr(cls, "spaces", None)
+        if not (isinstance(spaces, frozenset) and spaces and spaces <= set(get_args(Space))):
+            accepted = " or ".join(map(repr, get_args(Space)))
+            raise TypeError(
+                f"{cls.__name__}: a coder states in which spaces a box loss may be computed with "
+                "it: write `spaces: ClassVar[frozenset[Space]] = frozenset({...})` in the class, "
+                f"of {accepted}, got {spaces!r}"
+            )
 
     @property
     def width(self) -> int:

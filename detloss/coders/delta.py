@@ -15,9 +15,11 @@ from detloss.registry import CODERS, Positive
 from detloss.tensors import check_same_shape, widen
 
 MAX_LOG_SCALE = math.log(1000 / 16)
-"""The largest decoded ``dw`` or ``dh``: a 16-pixel anchor, the smallest stride of the first region
-proposal networks, grown to a side of 1000 pixels, the largest side of their images. Without a bound
-one wild prediction overflows ``exp``; without a bound below nothing does, ``exp`` goes to 0."""
+"""The largest ``dw`` or ``dh`` that is decoded, so that no wild prediction overflows ``exp``.
+
+It lets an anchor of 16 pixels, the stride of the first region proposal networks, grow to 1000, the
+longest side of their images. There is no bound below, where ``exp`` goes to 0.
+"""
 
 
 @CODERS.register("delta")
@@ -31,8 +33,7 @@ class DeltaCoder(Coder):
     Args:
         weights: (wx, wy, ww, wh), each > 0: how much an error in x, y, w, h counts. (10, 10, 5,
             5) is what other code calls stds (.1, .1, .2, .2).
-        min_size: Floor of a side under the division and the logarithm, in the unit of the boxes:
-            a zero-area box has finite deltas.
+        min_size: Floor of a side, in the unit of the boxes: a box without area has finite deltas.
 
     Example:
         >>> anchors, boxes = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[1.0, 0, 11, 20]])
@@ -114,7 +115,7 @@ class DeltaCoder(Coder):
 
 
 def _scaled(deltas: Tensor, factors: Sequence[float]) -> Tensor:
-    """`deltas` (..., 4), each column times its factor; a tensor of factors would be a host sync."""
+    """`deltas` (..., 4), each column times its factor. To make a tensor of them is a host sync."""
     if all(factor == 1 for factor in factors):
         return deltas
     columns = zip(deltas.unbind(-1), factors, strict=True)

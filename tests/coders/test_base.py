@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 2**31)
 NUMBERS = st.floats(-1e6, 1e6, width=32)
 ROWS = st.lists(st.lists(NUMBERS, min_size=8, max_size=8), min_size=1, max_size=4)
 
-pytestmark = pytest.mark.parametrize("name", CODERS.names())
+of_every_coder = pytest.mark.parametrize("name", CODERS.names())
 
 
 def build(name, **options):
@@ -52,6 +52,7 @@ def regression_of(coder, target):
     return shares.clamp(min=1e-30).log().flatten(-2)
 
 
+@of_every_coder
 def test_says_where_a_loss_may_be_computed(name):
     coder = build(name)
     assert isinstance(coder, Coder)
@@ -61,6 +62,7 @@ def test_says_where_a_loss_may_be_computed(name):
     assert coder.width == 4 * coder.bins
 
 
+@of_every_coder
 @given(seed=SEEDS)
 def test_decode_undoes_encode(name, seed):
     coder, anchors = build(name), square_anchors(8, seed)
@@ -69,6 +71,7 @@ def test_decode_undoes_encode(name, seed):
     assert_close(coder.decode(regression, anchors), boxes)
 
 
+@of_every_coder
 @given(seed=SEEDS, shift=st.lists(st.integers(-1000, 1000), min_size=2, max_size=2))
 def test_what_is_encoded_does_not_move_with_the_image(name, seed, shift):
     coder, anchors = build(name), square_anchors(8, seed)
@@ -80,6 +83,7 @@ def test_what_is_encoded_does_not_move_with_the_image(name, seed, shift):
     assert_close(moved, coder.decode(regression, anchors) + move)
 
 
+@of_every_coder
 @given(seed=SEEDS, scale=st.sampled_from([2.0**-8, 2.0**10]))
 def test_what_is_encoded_has_no_unit(name, seed, scale):
     coder, anchors = build(name), square_anchors(8, seed)
@@ -91,6 +95,7 @@ def test_what_is_encoded_has_no_unit(name, seed, scale):
     assert_close(scaled, coder.decode(regression, anchors) * scale)
 
 
+@of_every_coder
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @given(rows=ROWS)
 def test_encode_is_finite_with_finite_gradients(name, rows, dtype):
@@ -102,6 +107,7 @@ def test_encode_is_finite_with_finite_gradients(name, rows, dtype):
     assert gradient.isfinite().all()
 
 
+@of_every_coder
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @given(rows=ROWS, seed=SEEDS)
 def test_decode_is_finite_with_finite_gradients(name, rows, seed, dtype):
@@ -115,6 +121,7 @@ def test_decode_is_finite_with_finite_gradients(name, rows, seed, dtype):
     assert gradient.isfinite().all()
 
 
+@of_every_coder
 def test_gradients(name):
     coder, anchors = build(name), square_anchors(3, 0)
     boxes = boxes_around(anchors, 1).requires_grad_()
@@ -124,6 +131,7 @@ def test_gradients(name):
     assert gradcheck(lambda r: coder.decode(r, anchors), regression.requires_grad_())
 
 
+@of_every_coder
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(name, half):
     coder, anchors = build(name), square_anchors(8, 0).to(half)
@@ -137,6 +145,7 @@ def test_half_precision_is_computed_in_float32(name, half):
     assert torch.equal(decoded, coder.decode(regression.float(), anchors.float()))
 
 
+@of_every_coder
 @pytest.mark.parametrize("lead", [(), (0,), (2, 0), (2, 3)], ids=str)
 def test_any_leading_shape(name, lead):
     coder, boxes = build(name), torch.rand(*lead, 4)
@@ -144,6 +153,7 @@ def test_any_leading_shape(name, lead):
     assert coder.decode(torch.zeros(*lead, coder.width), boxes).shape == (*lead, 4)
 
 
+@of_every_coder
 @pytest.mark.parametrize(
     ("first", "anchors", "error", "message"),
     [
@@ -189,6 +199,7 @@ def test_encode_rejects(name, first, anchors, error, message):
         build(name).encode(first, anchors)
 
 
+@of_every_coder
 @pytest.mark.parametrize(
     ("extra_columns", "rows", "dtype", "error", "message"),
     [
@@ -205,7 +216,20 @@ def test_decode_rejects(name, extra_columns, rows, dtype, error, message):
         coder.decode(regression, random_boxes(2))
 
 
+@of_every_coder
 def test_decode_rejects_points_as_anchors(name):
     coder = build(name)
     with pytest.raises(ValueError, match=r"anchors must have shape \(\.\.\., 4\), got \(2, 2\)"):
         coder.decode(torch.zeros(2, coder.width), torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("spaces", [None, {"boxes"}, frozenset(), frozenset({"pixels"})])
+def test_an_author_is_told_to_state_the_spaces(spaces):
+    class Nameless(Coder):
+        """Forgets where it may be used."""
+
+    if spaces is not None:
+        Nameless.spaces = spaces
+    message = r"Nameless: .*write `spaces: ClassVar.* of 'boxes' or 'deltas' or 'bins', got"
+    with pytest.raises(TypeError, match=message):
+        Nameless.check_definition()

@@ -18,7 +18,7 @@ BOXES = st.lists(st.floats(-1e6, 1e6, width=32), min_size=4, max_size=4)
 
 @pytest.mark.parametrize("dtype", fuzz.DTYPES, ids=str)
 @pytest.mark.parametrize("name", REGRESSION.names())
-def test_every_kind_of_row(name, dtype):
+def test_every_kind_of_box_against_every_kind(name, dtype):
     for loss in fuzz.variants("box", name):
         (kinds,) = fuzz.kinds_of(loss)
         pred, target = fuzz.draw(loss, kinds, torch.Generator().manual_seed(0), dtype)
