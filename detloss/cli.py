@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import typer
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 import detloss
-from detloss.registry import SECTIONS, options_of
+from detloss.registry import SECTIONS, TERMS, Part, options_of
+from detloss.terms import Term
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
@@ -24,11 +25,19 @@ def list_parts() -> None:
     for section, registry in SECTIONS.items():
         table = Table("type", "options", title=f"{section}:", title_justify="left", box=None)
         for name in registry.names():
-            options = [
-                str(p).split(":")[0] + _default(p) for p in options_of(registry[name]).values()
-            ]
-            table.add_row(name, ", ".join(options))
+            table.add_row(name, _options(registry[name]))
         console.print(table)
+    table = Table("key", "takes a", "options", title="terms:", title_justify="left", box=None)
+    for name in TERMS.names():
+        term = cast(type[Term], TERMS[name])
+        table.add_row(name, term.losses.role, _options(term, without="loss"))
+    console.print(table)
+
+
+def _options(part: type[Part], *, without: str | None = None) -> str:
+    """The options of a part with their defaults."""
+    options = {name: p for name, p in options_of(part).items() if name != without}
+    return ", ".join(str(p).split(":")[0] + _default(p) for p in options.values())
 
 
 def _default(parameter: Any) -> str:
