@@ -229,7 +229,7 @@ def _build_term(key: str, config: object, path: str) -> Term:
             )
     lines = [f"{path}.{name}: {text}" for name, text in mistakes.items()]
     lines += [f"{path}.{name}: {text}" for name, text in option_mistakes(loss, of_loss).items()]
-    built = {}
+    built: dict[str, Any] = {}
     for name, value in of_term.items():
         try:
             built[name] = _term_option(name, value, f"{path}.{name}")
