@@ -3,6 +3,7 @@
 Every part that a config can name (a loss, a matcher, a normalizer ...) is a `Part` in the
 `Registry` of its room. Registering a class makes its constructor check every argument against its
 annotation, so that a value out of range is refused in the same words in Python and in YAML.
+It also checks the class itself, and tells its author what to write where something is missing.
 """
 
 import difflib
@@ -11,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_type_hints
 
+import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
@@ -49,6 +51,44 @@ class Part(nn.Module):
         super().__init_subclass__()
         cls.option_names = tuple(options_of(cls))
 
+    @classmethod
+    def check_definition(cls) -> None:
+        """Raises TypeError, when the class is registered, for what its author forgot.
+
+        A base class adds what its kind of part needs; the message says what to write and where.
+        """
+        for name, parameter in options_of(cls).items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise TypeError(
+                    f"{cls.__name__}: the constructor takes {str(parameter).split(':')[0]}: write "
+                    "out its arguments, they are the options that a config can set"
+                )
+            if parameter.annotation is parameter.empty:
+                default = "" if parameter.default is parameter.empty else " = ..."
+                raise TypeError(
+                    f"{cls.__name__}: argument {name!r} of the constructor has no annotation: "
+                    f"write `{name}: float{default}`, or what else it is, such as one of the types "
+                    "in detloss.registry; a config's value is checked against it"
+                )
+
+    def check_options_kept(self) -> None:
+        """Raises TypeError, after the constructor, for an option that `config` would not find."""
+        if "_modules" not in vars(self):
+            raise TypeError(
+                f"{type(self).__name__}: the constructor does not initialise torch's Module: "
+                "write `super().__init__()` as its first line"
+            )
+        kept = vars(self).keys() | self._parameters.keys() | self._buffers.keys()
+        kept |= self._modules.keys()
+        for name in self.option_names:
+            if name not in kept and not isinstance(
+                inspect.getattr_static(type(self), name, None), property
+            ):
+                raise TypeError(
+                    f"{type(self).__name__}: keep option {name!r} in self.{name}: write "
+                    f"`self.{name} = {name}` in the constructor; config() and repr read it there"
+                )
+
     def config(self) -> dict[str, Any]:
         """The resolved options as plain values; building them gives an equal part."""
         options = {name: plain_value(getattr(self, name)) for name in self.option_names}
@@ -83,13 +123,34 @@ class Registry:
         """Class decorator: files the class under `name` and makes its constructor check options.
 
         Raises:
-            ValueError: If the name is taken by another class.
+            TypeError: If there is no name, or the class lacks something; see
+                `Part.check_definition`.
+            ValueError: If the name is no word, or is taken by another class.
         """
+        if not isinstance(name, str):
+            raise TypeError(
+                f'a {self.role} is registered under a name: write `.register("...")`, the word '
+                f"that a config gives as its type, got {name!r}"
+            )
+        if not (name.isidentifier() and name.islower()):
+            raise ValueError(
+                f"the name of a {self.role} must be lower-case letters, digits and underscores, "
+                f"as a config writes it, got {name!r}"
+            )
 
         def add(cls: type[P]) -> type[P]:
+            if not issubclass(cls, Part):
+                raise TypeError(
+                    f"{cls.__name__}: a {self.role} must be a Part: derive it from the base class "
+                    "of its room"
+                )
             taken = self._classes.get(name)
-            if taken is not None and taken.__qualname__ != cls.__qualname__:
-                raise ValueError(f"{self.role} {name!r} is already {taken.__qualname__}")
+            if taken is not None and _full_name(taken) != _full_name(cls):
+                raise ValueError(
+                    f"{self.role} {name!r} is already {_full_name(taken)}: register "
+                    f"{_full_name(cls)} under another name"
+                )
+            cls.check_definition()
             cls.type_name = name
             cls.__init__ = _checked(cls)  # type: ignore[method-assign]
             self._classes[name] = cls
@@ -129,6 +190,10 @@ SECTIONS = {
 """What can be built by name, in the order in which a criterion uses it."""
 
 
+def _full_name(cls: type[Part]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def options_of(cls: type[Part]) -> dict[str, inspect.Parameter]:
     """The constructor's arguments by name, without ``self``."""
     parameters = inspect.signature(cls.__init__).parameters
@@ -152,7 +217,7 @@ def option_mistakes(cls: type[Part], options: Mapping[str, Any]) -> dict[str, Ex
             known = ", ".join(accepted) or "no options"
             hint = nearest(name, accepted)
             mistakes[name] = TypeError(f"unknown option, {cls.type_name} accepts {known}{hint}")
-        elif mistake := _value_mistake(cls, name, value):
+        elif mistake := _value_mistake(cls, name, without_numpy(value)):
             mistakes[name] = mistake
     for name, parameter in accepted.items():
         if parameter.default is parameter.empty and name not in options:
@@ -173,6 +238,27 @@ def plain_value(value: Any) -> Any:
         return [float(str(v)) for v in value.detach().cpu().to(torch.float32).numpy()]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain_value(v) for v in value]
+    return value
+
+
+def without_numpy(value: Any) -> Any:
+    """`value` with NumPy's numbers as Python's and its arrays as lists.
+
+    A number of less than 64 bits becomes the shortest decimal that it stands for, as in
+    `plain_value`.
+
+    Example:
+        >>> without_numpy([np.float32(0.1), np.int64(3)])
+        [0.1, 3]
+    """
+    if isinstance(value, np.ndarray):
+        return [without_numpy(v) for v in value] if value.ndim else without_numpy(value[()])
+    if isinstance(value, np.floating):
+        return float(str(value))
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(without_numpy(v) for v in value)
     return value
 
 
@@ -219,13 +305,18 @@ def _expected(detail: "ErrorDetails") -> str:
 def _checked(cls: type[Part]) -> Callable[..., None]:
     """The constructor of `cls`, refusing an argument that its annotation does not allow."""
     init: Callable[..., None] = cls.__init__
+    signature = inspect.signature(init)
 
     @functools.wraps(init)
     def checked(self: Part, *args: Any, **kwargs: Any) -> None:
-        given = inspect.signature(init).bind(self, *args, **kwargs).arguments
-        options = {name: value for name, value in given.items() if name != "self"}
+        given = signature.bind(self, *args, **kwargs)
+        for name, value in given.arguments.items():
+            if name != "self":
+                given.arguments[name] = without_numpy(value)
+        options = {name: value for name, value in given.arguments.items() if name != "self"}
         for name, mistake in option_mistakes(cls, options).items():
             raise type(mistake)(f"{cls.__name__}: {name}: {mistake}")
-        init(self, *args, **kwargs)
+        init(*given.args, **given.kwargs)
+        self.check_options_kept()
 
     return checked

@@ -65,16 +65,27 @@ class Formula(NamedTuple):
     in_place: bool = False
     lean: bool = False
 
+    def plain(self, pred: Tensor, *rows: Tensor) -> Tensor:
+        """`value`, refused where it is not one loss a row or element."""
+        loss = self.value(pred, *rows)
+        if loss.shape not in (pred.shape[:-1], pred.shape):
+            raise ValueError(
+                f"the formula must return one loss a row, of shape {tuple(pred.shape[:-1])}, or "
+                f"one an element, {tuple(pred.shape)}: the engine weighs and reduces, "
+                f"got {tuple(loss.shape)}"
+            )
+        return loss
+
     def compute(self, pred: Tensor, gradient: Tensor | None, *rows: Tensor) -> Tensor:
         """The loss; its gradient for `pred` is written over `gradient`, if there is one."""
         pred = widen(pred)
         if self.fused is not None:
             return self.fused(pred, gradient, *rows)
         if gradient is None:
-            return self.value(pred, *rows)
+            return self.plain(pred, *rows)
         with torch.enable_grad():
             pred = pred.detach().requires_grad_()
-            loss = self.value(pred, *rows)
+            loss = self.plain(pred, *rows)
             gradient.copy_(torch.autograd.grad(loss.sum(), pred)[0])
         return loss.detach()
 
@@ -150,11 +161,11 @@ def _plain(
     """The weighted loss by the plain formula."""
     pred = _Widen.apply(pred) if pred.dtype in HALF_TYPES else pred
     if weight is None:
-        return formula.value(pred, *rows)
+        return formula.plain(pred, *rows)
     silent = weight == 0
     silent_rows = silent if weight.ndim < pred.ndim else silent.all(-1)
     pred = torch.where(silent if weight.ndim == pred.ndim else silent[..., None], 0, pred)
-    loss = formula.value(pred, *(_silence(row, silent_rows) for row in rows))
+    loss = formula.plain(pred, *(_silence(row, silent_rows) for row in rows))
     weight = (weight if weight.ndim == loss.ndim else weight[..., None]).to(loss.dtype)
     return torch.where(weight == 0, 0, loss * weight)
 

@@ -1,12 +1,16 @@
 """The module form of a loss: its hyperparameters, a reduction and a normalizer."""
 
+import inspect
 from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor
 
 from detloss.kernels.reduction import Reduction
-from detloss.registry import Part
+from detloss.registry import Part, options_of
+
+DATA_KEYWORDS = ("quality", "weight", "reduction")
+"""What a loss function may take by keyword that is no option of its class."""
 
 
 class Loss(Part):
@@ -20,6 +24,45 @@ class Loss(Part):
     """
 
     function: ClassVar[Callable[..., Tensor]]
+
+    @classmethod
+    def check_definition(cls) -> None:
+        """See `Part.check_definition`: the function, and that it takes the class's options."""
+        super().check_definition()
+        function = inspect.getattr_static(cls, "function", None)
+        if not isinstance(function, staticmethod):
+            written = getattr(function, "__name__", "...")
+            raise TypeError(
+                f"{cls.__name__}: it has to name its function without making it a method: write "
+                f"`function = staticmethod({written})` in the class"
+            )
+        name = getattr(cls.function, "__name__", "function")
+        by_keyword = list(inspect.signature(cls.function).parameters)[2:]
+        options = options_of(cls)
+        for keyword in ("weight", "reduction"):
+            if keyword not in by_keyword:
+                raise TypeError(
+                    f"{cls.__name__}: {name} does not take {keyword!r}: write `{keyword}` among "
+                    "its keywords and hand it on to the engine"
+                )
+        for option in by_keyword:
+            if option not in options and option not in DATA_KEYWORDS:
+                raise TypeError(
+                    f"{cls.__name__}: {name} takes {option!r} and the constructor does not: write "
+                    f"`{option}` among its arguments and `self.{option} = {option}` in it"
+                )
+        for option in options:
+            if option not in by_keyword:
+                raise TypeError(
+                    f"{cls.__name__}: the constructor takes {option!r} and {name} does not: write "
+                    f"`{option}` among the keywords of the function"
+                )
+        if "reduction" not in options:
+            raise TypeError(
+                f"{cls.__name__}: the constructor does not take 'reduction': write "
+                '`reduction: Reduction = "mean"` as its last argument and '
+                "`super().__init__(reduction)` in it"
+            )
 
     def __init__(self, reduction: Reduction) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """What every box-regression loss module is."""
 
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from detloss.kernels import Loss, Space
 
@@ -17,3 +17,15 @@ class BoxLoss(Loss):
     """
 
     space: ClassVar[Space]
+
+    @classmethod
+    def check_definition(cls) -> None:
+        """See `Part.check_definition`: the space, too."""
+        super().check_definition()
+        space = getattr(cls, "space", None)
+        if space not in get_args(Space):
+            accepted = " or ".join(map(repr, get_args(Space)))
+            raise TypeError(
+                f"{cls.__name__}: a box loss states what its rows hold: write "
+                f"`space: ClassVar[Space] = ...` in the class, {accepted}, got {space!r}"
+            )
