@@ -166,6 +166,21 @@ R1 IoU loss: the logarithm of 0
 - overlap = pair.iou.clamp(min=eps)
 + overlap = pair.iou.clone()
 
+regression/distribution_focal.py
+    regression/test_distribution_focal.py kernels/test_engine.py
+
+R34 distribution focal: the closed form of the sum of the sides
+- exponential_(gradient).div_(4).scatter_add_(-1, bins, -shares)
++ exponential_(gradient).scatter_add_(-1, bins, -shares)
+
+R31 distribution focal: the last bin has no right neighbour
+- target.floor().long().clamp(0, count - 2)
++ target.floor().long()
+
+R31 distribution focal: a distance beyond the last bin
+- target = target.clamp(0, count - 1)
++ target = target.clamp(min=0)
+
 regression/smooth_l1.py
     regression/test_smooth_l1.py
     regression/test_finite.py::test_every_kind_of_box_against_every_kind
@@ -196,6 +211,21 @@ R25 formats: cxcywh taken for xywh
 R25 formats: image size taken for (width, height)
 - [width, height, width, height]
 + [height, width, height, width]
+
+boxes/grids.py
+    boxes/test_grids.py
+
+R25 grids: columns before rows
+- torch.meshgrid(y, x, indexing="ij")
++ torch.meshgrid(y, x, indexing="xy")
+
+R25 grids: the ratio is width over height
+- torch.stack([1 / root, root], dim=-1)
++ torch.stack([root, 1 / root], dim=-1)
+
+R26 grids: the offset in pixels
+- x = (torch.arange(width, dtype=made_in, device=device) + offset) * stride_x
++ x = torch.arange(width, dtype=made_in, device=device) * stride_x + offset
 
 boxes/sanitize.py
     boxes/test_sanitize.py
@@ -366,6 +396,36 @@ R31 coder: the scale is not bounded
 R1 coder: the logarithm of a box without area
 - (bottom_right - top_left).clamp(min=self.min_size)
 + bottom_right - top_left
+
+coders/ltrb.py
+    coders/test_ltrb.py coders/test_base.py
+
+R25 coder: distances in pixels where they are in sides
+- (bottom_right - top_left).clamp(min=MIN_SIDE) if normalize else 1.0
++ 1.0
+
+R25 coder: left and top on the other side of the centre
+- centre - distances[..., :2] * side
++ centre + distances[..., :2] * side
+
+R1 coder: the distance in sides of an anchor without area
+- (bottom_right - top_left).clamp(min=MIN_SIDE)
++ (bottom_right - top_left)
+
+coders/distribution.py
+    coders/test_distribution.py coders/test_base.py
+
+R31 coder: a box that is too large for the bins
+- distances.clamp(0, self.bins - 1 - self.margin)
++ distances.clamp(min=0)
+
+R25 coder: the bins of a side are not side by side
+- torch.unflatten(regression, -1, (4, self.bins))
++ torch.unflatten(regression, -1, (self.bins, 4)).transpose(-2, -1)
+
+R50 coder: the expectation is taken in place, whatever has a graph
+- p * bins if p.requires_grad else p.mul_(bins)
++ p.mul_(bins)
 
 samplers/hard_negative.py
     samplers/test_hard_negative.py
