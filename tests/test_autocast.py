@@ -10,7 +10,7 @@ import pytest
 import torch
 from boxgen import random_boxes, rows_in
 from registered import LOSSES, space_of
-from scenes import CLASSES, gradients, grid_anchors, random_predictions, random_targets
+from scenes import CLASSES, build, gradients, grid_anchors, predictions_for, random_targets
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -135,8 +135,7 @@ def test_criteria(section, name, dtype, autocasting):
     sections = {"classification": {"type": "sigmoid_focal"}, "box": {"type": "giou"}}
     sections[section] = {"type": name}
     sampler = {"type": "hard_negative"}
-    criterion = detloss.build({"matcher": {"type": "max_iou"}, "sampler": sampler, **sections})
-    columns = CLASSES + criterion.terms["classification"].loss.background_columns
+    criterion = build(sampler=sampler, **sections)
     anchors, targets = grid_anchors(), random_targets([3, 0])
 
     def total_and_gradients(logits, deltas):
@@ -144,7 +143,7 @@ def test_criteria(section, name, dtype, autocasting):
         total = criterion(predictions, targets, anchors=anchors).total
         return total.detach(), *gradients(total, predictions)
 
-    predictions = random_predictions(2, len(anchors), classes=columns).values()
+    predictions = predictions_for(criterion, 2, len(anchors)).values()
     half = [values.detach().to(dtype).requires_grad_() for values in predictions]
     total, *found = total_and_gradients(*half)
     expected_total, *expected = outside(total_and_gradients, *half)

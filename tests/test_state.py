@@ -9,7 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from registered import LOSSES
-from scenes import CLASSES, gradients, grid_anchors, random_predictions, random_targets
+from scenes import (
+    CLASSES,
+    coder_of,
+    gradients,
+    grid_anchors,
+    predictions_for,
+    random_targets,
+)
 from torch.testing import assert_close
 
 import detloss
@@ -28,14 +35,13 @@ def build(**sections):
         "classification": {"type": "sigmoid_focal", "alpha": PER_CLASS},
         "box": {"type": "giou"},
         "normalizer": {"type": "moving_average"},
-    }
-    return detloss.build(config | sections)
+    } | sections
+    return detloss.build({"coder": coder_of(config["box"]["type"])} | config)
 
 
 def step(criterion, seed=0, device="cpu", **options):
     """The total of a batch, its gradients and its matches, as plain tensors."""
-    classes = CLASSES + criterion.terms["classification"].loss.background_columns
-    predictions = random_predictions(3, len(ANCHORS), classes=classes, seed=seed)
+    predictions = predictions_for(criterion, 3, len(ANCHORS), seed=seed)
     predictions = {k: v.detach().to(device).requires_grad_() for k, v in predictions.items()}
     targets = random_targets([seed % 5, 0, 4], seed=seed)
     targets = [{k: v.to(device) for k, v in target.items()} for target in targets]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from detloss.batch import MatchedBatch
@@ -63,7 +64,7 @@ class BoxTerm(Term):
         else:
             pred, target = batch.regression(self.reads), batch.encoded
         if self.loss.space == "bins":
-            pred = pred.view(len(pred), 4, -1)
+            pred = torch.unflatten(pred, -1, (4, -1))
         loss = self.loss.compute(
             pred,
             target,
