@@ -12,10 +12,13 @@ from detloss.config import build, build_part, load_config
 from detloss.detector import DetectorLoss, DetectorOutput
 from detloss.registry import ConfigError
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ConfigError",
     "DetectorLoss",
     "DetectorOutput",
+    "__version__",
     "build",
     "build_part",
     "load_config",
