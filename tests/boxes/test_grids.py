@@ -207,3 +207,13 @@ def test_shapes_may_be_those_of_feature_maps():
 def test_rejects(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         grid_anchors(*arguments, **options)
+
+
+def test_compiles_to_one_graph():
+    def grids(features):
+        shapes = [level.shape[-2:] for level in features]
+        return *grid_points(shapes, [8, 16]), *grid_anchors(shapes, [8, 16], **SQUARES)
+
+    features = [torch.zeros(1, 3, 4), torch.zeros(1, 2, 2)]
+    compiled = torch.compile(grids, fullgraph=True, backend="eager")
+    assert_close(compiled(features), grids(features))
