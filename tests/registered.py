@@ -2,10 +2,9 @@
 
 from detloss.registry import CLASSIFICATION, REGRESSION
 
-LOSSES = [("classification", n) for n in CLASSIFICATION.names() if n != "zero_one"] + [
-    ("box", n) for n in REGRESSION.names()
-]
-"""Section and name of every loss with a gradient; zero_one is a metric."""
+LOSSES = [("classification", n) for n in CLASSIFICATION.names() if CLASSIFICATION[n].differentiable]
+LOSSES += [("box", n) for n in REGRESSION.names()]
+"""Section and name of every loss with a gradient."""
 
 
 def space_of(section: str, name: str) -> str:

@@ -2,60 +2,56 @@
 
 import ast
 import importlib
+import inspect
+import io
+import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
 
-from detloss.registry import SECTIONS, options_of
+import detloss
+from detloss import registry
+from detloss.registry import Part, Registry, options_of
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "detloss"
-BASE = {"boxes", "registry", "tensors"}
-LOSSES = BASE | {"kernels"}
-PARTS = LOSSES | {"classification", "regression", "coders"}
-HEAD = PARTS | {"matchers", "samplers", "normalizers"}
-MAY_IMPORT = {
-    "tensors": set(),
-    "boxes": {"tensors"},
-    "registry": set(),
-    "kernels": BASE,
-    "classification": LOSSES,
-    "regression": LOSSES,
-    "coders": LOSSES,
-    "matchers": PARTS,
-    "samplers": PARTS | {"matchers"},
-    "normalizers": PARTS | {"matchers", "samplers"},
-    "validation": PARTS | {"matchers"},
-    "detector": HEAD | {"validation"},
-    "config": HEAD | {"detector"},
-    "integrations": HEAD | {"detector", "config"},
-    "bench": HEAD | {"detector", "config"},
-    "cli": HEAD | {"detector", "config", "bench"},
-    "__init__": {"config", "detector", "registry"},
+LAYERS = [
+    {"registry", "tensors"},
+    {"boxes", "shipped"},
+    {"kernels"},
+    {"classification", "coders", "regression"},
+    {"matchers"},
+    {"normalizers", "qualities", "samplers"},
+    {"inputs"},
+    {"batch"},
+    {"terms"},
+    {"validation"},
+    {"detector"},
+    {"config"},
+    {"__init__"},
+    {"bench", "integrations"},
+    {"cli"},
+]
+"""A module may import those of the layers before its own, and of its own room."""
+LONGEST = 50
+"""Lines of code in a function; more than that is not read at a sight."""
+
+REGISTRIES = [value for value in vars(registry).values() if isinstance(value, Registry)]
+PARTS_BY_ID = {
+    f"{registry.role}-{name}".replace(" ", "-"): registry[name]
+    for registry in REGISTRIES
+    for name in registry.names()
 }
-ROOM_OF_SECTION = {
-    "matcher": "matchers",
-    "coder": "coders",
-    "sampler": "samplers",
-    "classification": "classification",
-    "box": "regression",
-    "normalizer": "normalizers",
-}
+ROOMS = {cls.__module__.split(".")[1] for cls in PARTS_BY_ID.values()}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [
-    path
-    for path in SOURCES
-    if path.parent.name in ROOM_OF_SECTION.values() and path.stem not in ("__init__", "base")
+    path for path in SOURCES if path.parent.name in ROOMS and path.stem not in ("__init__", "base")
 ]
 TECHNIQUES = [path for path in MODULES if ".register(" in path.read_text()]
 HELPERS = sorted(set(MODULES) - set(TECHNIQUES))
-PARTS_BY_ID = {
-    f"{section}-{name}": SECTIONS[section][name]
-    for section in SECTIONS
-    for name in SECTIONS[section].names()
-}
 
 
 def room(path):
@@ -70,12 +66,21 @@ def imported_modules(path):
             yield from ((alias.name, node) for alias in node.names)
 
 
+def layer(name):
+    (index,) = [index for index, rooms in enumerate(LAYERS) if name in rooms]
+    return index
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down_only(path):
     for module, _ in imported_modules(path):
-        if module.startswith("detloss."):
-            imported = module.split(".")[1]
-            assert imported == room(path) or imported in MAY_IMPORT[room(path)], module
+        if module.split(".")[0] == "detloss":
+            imported = f"{module}.__init__".split(".")[1]
+            assert imported == room(path) or layer(imported) < layer(room(path)), module
+
+
+def test_every_kind_of_part_has_a_room_of_its_own():
+    assert len(ROOMS) == len(REGISTRIES)
 
 
 @pytest.mark.parametrize("path", HELPERS, ids=lambda path: path.stem)
@@ -102,19 +107,86 @@ def test_every_technique_is_exported_by_its_room(path):
     assert set(public) <= set(exported)
 
 
+def documented(cls):
+    """The docstring of a part, and those of the bases that it refers to."""
+    names = {base.__name__: base for base in cls.__mro__ if issubclass(base, Part)}
+    texts, todo = [], [cls]
+    while todo:
+        texts.append(todo.pop().__doc__)
+        referred = re.findall(r"`(\w+)`", texts[-1])
+        todo += [names.pop(name) for name in referred if name in names]
+    return "\n".join(texts)
+
+
 @pytest.mark.parametrize("cls", PARTS_BY_ID.values(), ids=PARTS_BY_ID)
 def test_every_part_documents_each_option_and_its_source(cls):
     file = Path(sys.modules[cls.__module__].__file__).read_text()
     assert "Reference:" in file
     assert "Example:" in cls.__doc__
+    text = documented(cls)
     for option in options_of(cls):
-        assert f"        {option}: " in cls.__doc__ or f"    {option}: " in cls.__doc__, option
+        assert re.search(rf"^ {{4,8}}{option}: ", text, re.MULTILINE), option
 
 
 @pytest.mark.parametrize("cls", PARTS_BY_ID.values(), ids=PARTS_BY_ID)
 def test_every_class_is_abstract_or_final(cls):
     registered = set(PARTS_BY_ID.values())
     assert not registered & set(cls.__mro__[1:])
+
+
+def code_lines(source):
+    """The numbers of the lines that hold code: no comment, no docstring, no empty line."""
+    layout = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in layout:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return lines
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_function_is_long(path):
+    source = path.read_text()
+    lines = code_lines(source)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            length = len(lines & set(range(node.lineno, node.end_lineno + 1)))
+            assert length <= LONGEST, f"{node.name} has {length} lines of code"
+
+
+def test_lines_of_code_are_counted_as_one_counts_them():
+    source = inspect.cleandoc(
+        '''
+        def function():
+            """A docstring
+
+            of two lines.
+            """
+            # a comment
+
+            return """a text
+            of two lines"""
+        '''
+    )
+    assert code_lines(source) == {1, 8, 9}
+
+
+def test_the_version_is_one_of_the_changelog():
+    versions = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == "Unreleased"
+    assert detloss.__version__ == versions[1]
 
 
 def test_import_is_light():
