@@ -1,18 +1,24 @@
-"""Overlaps and box losses of one pair, exactly: written from the papers, no code of detloss in it.
+"""Overlaps of one pair of boxes, exactly: written from the papers, no code of detloss in it.
 
-A float is a rational number, so on `fractions.Fraction` nothing is rounded. Only the arctangent of
-CIoU and the logarithm of the IoU loss are not rational: they have 50 digits. A box is a tuple of
-four floats or Fractions.
+A float is a rational number, so on `fractions.Fraction` nothing is rounded. What is not rational,
+an arctangent or a logarithm, has 50 digits, by `REALS`. A box is a tuple of four floats or
+Fractions.
+
+The exact form of a box loss stands in the test file of the loss, see `reference_of`.
 """
 
+import importlib.util
 import math
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise, product
+from pathlib import Path
+from types import SimpleNamespace
 
 import mpmath
 import torch
 
+TESTS = Path(__file__).parent
 REALS = mpmath.mp.clone()
 REALS.dps = 50
 
@@ -54,6 +60,17 @@ def golden_inverted_pairs(dtype=torch.float64):
     return first.gather(1, orders[torch.arange(len(first)) % 3]), second
 
 
+@cache
+def golden_bins(dtype=torch.float64, bins=6):
+    """Logits (400, 4, bins) and distances (400, 4) in bins, whole ones and the ends among them."""
+    generator = torch.Generator().manual_seed(0)
+    size = torch.tensor([0.0, 1.0, 10.0, 100.0]).repeat(100)[:, None, None]
+    logits = size * torch.randn(400, 4, bins, generator=generator, dtype=torch.float64)
+    distances = (bins - 1) * torch.rand(400, 4, generator=generator, dtype=torch.float64)
+    distances[::3] = distances[::3].round()
+    return logits.to(dtype), distances.to(dtype)
+
+
 def rows(*tensors):
     """The rows of (N, 4) tensors side by side, as tuples of floats."""
     return list(zip(*(map(tuple, tensor.tolist()) for tensor in tensors), strict=True))
@@ -65,7 +82,8 @@ def table(function, pairs, **options):
 
 
 def real(number):
-    return REALS.mpf(number.numerator) / number.denominator
+    numerator, denominator = number.as_integer_ratio()
+    return REALS.mpf(numerator) / denominator
 
 
 def whole(numbers):
@@ -163,51 +181,58 @@ def ciou(a, b, alpha=None):
 OVERLAPS = {"iou": iou, "iof": iof, "giou": giou, "diou": diou, "ciou": ciou}
 
 
-def iou_loss(pred, target, mode):
-    overlap = iou(pred, target)
-    if mode == "log":
-        return -REALS.log(real(max(overlap, Fraction(1e-7))))  # the documented floor
-    return 1 - {"linear": overlap, "square": overlap**2}[mode]
-
-
-def ciou_loss(pred, target, alpha=None):
-    return 1 - ciou(pred, target, alpha)
-
-
 @cache
 def distances(pred, target):
+    """``|p - t|`` of each coordinate."""
     numbers, factor = whole(pred + target)
     return [Fraction(abs(p - t), factor) for p, t in zip(numbers[:4], numbers[4:], strict=True)]
 
 
-def smooth_l1_loss(pred, target, beta):
-    """Fast R-CNN, equation 3, where beta is 1."""
-    beta = Fraction(beta)
-    return sum(d**2 / (2 * beta) if d < beta else d - beta / 2 for d in distances(pred, target))
+@cache
+def reference_of(cls):
+    """What the test file of a box loss says of it.
 
+    - `loss`: ``exact_loss(pred, target, **options)`` of one row, a number;
+    - `options`: ``EXACT_OPTIONS``, the options to try, default the constructor's;
+    - `constants`: ``exact_constants(pred, target)``, the keywords of `exact_loss` that the gradient
+      holds as they are, default none.
+    """
+    stem = cls.__module__.rpartition(".")[2]
+    path = TESTS / "regression" / f"test_{stem}.py"
+    names = {}
+    if path.exists():
+        spec = importlib.util.spec_from_file_location(f"exact_{stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        names = vars(module)
 
-LOSSES = {
-    "iou": iou_loss,
-    "giou": lambda pred, target: 1 - giou(pred, target),
-    "diou": lambda pred, target: 1 - diou(pred, target),
-    "ciou": ciou_loss,
-    "l1": lambda pred, target: sum(distances(pred, target)),
-    "l2": lambda pred, target: sum(d**2 for d in distances(pred, target)),
-    "smooth_l1": smooth_l1_loss,
-}
+    def missing(*args, **options):
+        row = "four tuples of logits and four distances" if cls.space == "bins" else "two tuples"
+        raise NotImplementedError(
+            f"box loss {cls.type_name!r} has no exact form to be held against: write "
+            f"`def exact_loss(pred, target, ...)` in tests/regression/test_{stem}.py, with the "
+            f"options of the loss: from its paper, the loss of one row, {row} of floats or "
+            "Fractions, by the tools in tests/exact.py"
+        )
+
+    return SimpleNamespace(
+        loss=names.get("exact_loss", missing),
+        options=names.get("EXACT_OPTIONS", [{}]),
+        constants=names.get("exact_constants"),
+    )
 
 
 def gradient(loss, pred, target, **options):
-    """Slopes of `loss` with the four numbers of `pred`, by central differences, to 20 digits.
+    """D loss / d p of each number of `pred`, by central differences, to 20 digits.
 
     Exact numbers allow a step so small that its square, the error, is nothing beside a side's.
     """
     step = Fraction(1, 10**15)
-    slopes = []
-    for i in range(4):
+    gradients = []
+    for i in range(len(pred)):
         down, up = (
             loss((*pred[:i], Fraction(pred[i]) + move, *pred[i + 1 :]), target, **options)
             for move in (-step, step)
         )
-        slopes.append(float((up - down) / (2 * step)))
-    return slopes
+        gradients.append(float((up - down) / (2 * step)))
+    return gradients

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from boxgen import box_pairs, random_boxes
+from exact import ciou, trade_off
 from hypothesis import given
 from torch.testing import assert_close
 from torchvision.ops import complete_box_iou_loss
@@ -213,3 +214,13 @@ def test_rejects_an_eps_that_is_not_positive():
 
 def test_is_a_loss_on_boxes():
     assert CIoULoss.space == "boxes"
+
+
+def exact_loss(pred, target, alpha=None):
+    """The loss of one pair for `test_golden.py`."""
+    return 1 - ciou(pred, target, alpha)
+
+
+def exact_constants(pred, target):
+    """DIoU paper, below equation 11: alpha is a constant for the gradient."""
+    return {"alpha": trade_off(pred, target)}

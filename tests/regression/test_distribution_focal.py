@@ -1,9 +1,11 @@
 """Distribution focal loss. What holds for every registered loss is in test_contract.py."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
+from exact import REALS, real
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -204,3 +206,15 @@ def test_rejects(pred, target, error, message):
 def test_weight_has_one_value_a_row():
     with pytest.raises(ValueError, match=r"weight must have shape \(2,\), got \(2, 4\)"):
         DistributionFocalLoss()(torch.zeros(2, 4, 8), torch.zeros(2, 4), torch.ones(2, 4))
+
+
+def exact_loss(pred, target):
+    """The loss of one row for `test_golden.py`: generalized focal loss, equation 6."""
+    total = 0
+    for row, y in zip(pred, map(Fraction, target), strict=True):
+        logits = [real(logit) for logit in row]
+        log_sum = REALS.log(sum(REALS.exp(logit) for logit in logits))
+        i = min(math.floor(y), len(row) - 2)
+        total += real(i + 1 - y) * (log_sum - logits[i])
+        total += real(y - i) * (log_sum - logits[i + 1])
+    return total / 4

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from boxgen import box_pairs
+from exact import distances
 from hypothesis import given
 from torch.nn import functional
 from torch.testing import assert_close
@@ -50,3 +51,8 @@ def test_mean_divides_by_rows_not_by_coordinates():
 
 def test_is_a_loss_on_deltas():
     assert L1Loss.space == "deltas"
+
+
+def exact_loss(pred, target):
+    """The loss of one pair for `test_golden.py`."""
+    return sum(distances(pred, target))

@@ -1,8 +1,11 @@
 """Smooth L1 loss. What holds for every registered loss is in test_contract.py."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from boxgen import box_pairs
+from exact import distances
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -112,3 +115,12 @@ def test_rejects_a_negative_beta():
 
 def test_is_a_loss_on_deltas():
     assert SmoothL1Loss.space == "deltas"
+
+
+EXACT_OPTIONS = [{"beta": beta} for beta in (0.0, 1 / 9, 50.0)]
+
+
+def exact_loss(pred, target, beta):
+    """The loss of one pair for `test_golden.py`: Fast R-CNN, equation 3, where beta is 1."""
+    beta = Fraction(beta)
+    return sum(d**2 / (2 * beta) if d < beta else d - beta / 2 for d in distances(pred, target))
