@@ -16,6 +16,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from rich.console import Console
@@ -27,7 +29,7 @@ from detloss.boxes.overlaps import hull_sides
 from detloss.coders import DeltaCoder
 from detloss.kernels import Loss
 from detloss.kernels.engine import plain_formulas
-from detloss.registry import CLASSIFICATION, REGRESSION
+from detloss.registry import CLASSIFICATION, REGRESSION, SECTIONS, Fraction, NonNegative
 from detloss.regression import BoxLoss
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -36,26 +38,13 @@ BINS = 5
 ROWS = 256
 """Rows in a batch."""
 
-ALPHAS = (None, 0.0, 0.25, 1.0, [0.1, 0.4, 0.7, 1.0])
-GAMMAS = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)
-SMOOTHINGS = (0.0, 0.1)
-OPTIONS = {
-    "iou": {"mode": ("linear", "log", "square")},
-    "smooth_l1": {"beta": (0.0, 0.1, 1.0)},
-    "balanced_cross_entropy": {"alpha": ALPHAS, "label_smoothing": SMOOTHINGS},
-    "mean_squared_error": {"label_smoothing": SMOOTHINGS},
-    "multilabel_softmax_cross_entropy": {"label_smoothing": SMOOTHINGS},
-    "sigmoid_cross_entropy": {"label_smoothing": SMOOTHINGS},
-    "sigmoid_focal": {"alpha": ALPHAS, "gamma": GAMMAS, "label_smoothing": SMOOTHINGS},
-    "softmax_cross_entropy": {"label_smoothing": SMOOTHINGS},
-    "softmax_focal": {
-        "alpha": (None, [0.1, 0.4, 0.7, 1.0]),
-        "gamma": GAMMAS,
-        "label_smoothing": SMOOTHINGS,
-    },
-    "zero_one": {"tolerance": (None, 0.5)},
-}
-"""What is tried of a loss beside its defaults."""
+NUMBERS = ((Fraction, (0.0, 0.25, 1.0)), (NonNegative, (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)))
+"""The numbers that are tried of an option, by its annotation; others keep their default."""
+NUMBERS_OF = {"label_smoothing": [0.0, 0.1], "tolerance": [None, 0.5]}
+"""The same by the name of the option, where all of its range would try the last bit."""
+PER_CLASS = [0.1, 0.4, 0.7, 1.0]
+OF_EVERY_LOSS = {"class_weight", "ignore_index", "reduction"}
+"""Options with tests of their own."""
 AT_GAMMA_0 = {
     "sigmoid_focal": ("balanced_cross_entropy", "alpha"),
     "softmax_focal": ("softmax_cross_entropy", "class_weight"),
@@ -216,9 +205,33 @@ def draw(
 # --- Checks ---------------------------------------------------------------------------------------
 
 
+def values_of(annotation: object) -> list[object]:
+    """What is tried of an option: every word, numbers over their range, a list, nothing."""
+    is_union = get_origin(annotation) in (Union, UnionType)
+    branches = get_args(annotation) if is_union else [annotation]
+    values: list[object] = []
+    for branch in branches:
+        values += [number for kind, numbers in NUMBERS if branch == kind for number in numbers]
+        if get_origin(branch) is Literal:
+            values += get_args(branch)
+        elif branch is bool:
+            values += [False, True]
+        elif branch == Sequence[float]:
+            values.append(PER_CLASS)
+        elif branch is type(None):
+            values.append(None)
+    return values
+
+
 def variants(section: str, name: str) -> list[Loss]:
-    """A registered loss with each of its `OPTIONS`."""
-    options = OPTIONS.get(name, {})
+    """A registered loss with all values of its options that are tried."""
+    hints = get_type_hints(SECTIONS[section][name].__init__, include_extras=True)
+    options = {
+        option: NUMBERS_OF.get(option) or values_of(hints[option])
+        for option in SECTIONS[section][name].option_names
+        if option not in OF_EVERY_LOSS
+    }
+    options = {option: values for option, values in options.items() if values}
     return [
         detloss.build_part(section, {"type": name, **dict(zip(options, values, strict=True))})
         for values in itertools.product(*options.values())
