@@ -45,7 +45,7 @@ class Term(Part):
     """What its losses are."""
     default_reads: ClassVar[str]
     default_over: ClassVar[Over]
-    label: Quality | None = None
+    label: Quality | None
     """What a positive's label is worth; None for one."""
 
     def __init__(
@@ -62,6 +62,7 @@ class Term(Part):
     ) -> None:
         super().__init__()
         self.loss = loss
+        self.label = None  # not in the class: a module's attribute would never be found behind it
         self.weight = float(weight)
         self.over: Over = over or self.default_over
         self.weigh_by = weigh_by
