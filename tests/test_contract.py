@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 import torch
 from boxgen import BINS, random_boxes, rows_in
+from exact import reference_of
 from registered import space_of
 from torch.autograd import gradcheck
 from torch.testing import assert_close
@@ -54,9 +55,10 @@ def trainable(request):
     return space_of(*request.param), build(*request.param)
 
 
-# alpha of CIoU carries no gradient by definition: tests/regression/test_ciou.py freezes it
-@pytest.mark.parametrize(("kind", "name"), [t for t in TRAINABLE if t[1] != "ciou"])
+@pytest.mark.parametrize(("kind", "name"), TRAINABLE)
 def test_gradient_is_that_of_the_value(kind, name):
+    if kind == "box" and reference_of(REGRESSION[name]).constants:
+        pytest.skip("part of the loss is constant for the gradient: its own test holds that")
     loss = build(kind, name)
     pred, target = example(space_of(kind, name))
     assert gradcheck(lambda p: loss(p, target), pred)
@@ -66,9 +68,10 @@ def test_gradient_is_that_of_the_value(kind, name):
 def test_every_coordinate_gets_a_gradient(trainable):
     space, loss = trainable
     pred, target = example(space)
+    if space == "classes":  # undecided: a margin that is kept may have no gradient
+        pred = (pred.detach() / 10).requires_grad_()
     loss.compute(pred, target, weight=None, reduction="sum").backward()
-    flat = {"hinge"}  # satisfied rows are flat by definition
-    assert loss.type_name in flat or (pred.grad != 0).all()
+    assert (pred.grad != 0).all()
 
 
 def test_nothing_gives_zero_and_a_gradient(each):
@@ -344,7 +347,8 @@ class TestEveryBoxLoss:
     ("section", "name"), [(s, n) for s, r in SECTIONS.items() for n in r.names()]
 )
 def test_every_part_resolves_to_a_config_that_builds_it_again(section, name):
-    required = {"constant": {"value": 7.0}}.get(name, {})
+    options = options_of(SECTIONS[section][name]).items()
+    required = {option: 7.0 for option, given in options if given.default is given.empty}
     part = build(section, name, **required)
     again = detloss.build_part(section, part.config())
     assert again.config() == part.config()

@@ -58,7 +58,7 @@ def test_no_classification_loss_needs_an_eps(name):
 
 @pytest.mark.parametrize(
     ("section", "name"),
-    [("classification", "focal"), ("classification", "cross_entropy"), ("box", "eiou")],
+    [("classification", "focal"), ("classification", "cross_entropy"), ("box", "overlap")],
 )
 def test_a_name_of_several_formulas_is_refused_and_the_candidates_are_listed(section, name):
     """R17."""

@@ -385,9 +385,9 @@ def test_rejects(measure, a, b, error, message):
 
 @pytest.mark.parametrize("measure", [paired_overlap, pairwise_overlap])
 def test_rejects_an_unknown_kind(measure):
-    message = "kind must be one of iou, iof, giou, diou, ciou, got 'siou'"
+    message = f"kind must be one of {', '.join(OVERLAPS)}, got 'overlap'"
     with pytest.raises(ValueError, match=message):
-        measure(torch.zeros(2, 4), torch.zeros(2, 4), kind="siou")
+        measure(torch.zeros(2, 4), torch.zeros(2, 4), kind="overlap")
 
 
 def test_paired_refuses_to_broadcast():
