@@ -1,0 +1,115 @@
+"""A golden file: what an original loss was fed, and what it returned."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detloss.matchers import Matches
+
+FILE_NAME = re.compile(r"(?P<name>.+)_seed(?P<seed>\d+)\.npz")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The arrays of one file, named as the README of the golden files says.
+
+    Attributes:
+        name: What the original is called.
+        seed: Of its random inputs.
+        project: The first word of its source, such as "mmdet"; two projects may use one name.
+        arrays: Name -> tensor; float64 where the file has it, as the losses are.
+    """
+
+    name: str
+    seed: int
+    project: str
+    arrays: Mapping[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> "Golden":
+        """The file, whole.
+
+        Raises:
+            ValueError: If it is not a golden file: its name, its meta, an array of another kind.
+            OSError: If it cannot be opened.
+        """
+        matched = FILE_NAME.fullmatch(path.name)
+        if matched is None:
+            raise ValueError(f"the file must be called NAME_seedN.npz, got {path.name!r}")
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            values = {name: file[name] for name in file.files}
+        if "meta" not in values:
+            raise ValueError("the file must have an entry 'meta', got none")
+        meta: dict[str, Any] = json.loads(str(values.pop("meta")))
+        if "source" not in meta:
+            raise ValueError("meta must have a 'source', got none")
+        arrays = {name: torch.from_numpy(np.asarray(value)) for name, value in values.items()}
+        project = re.split(r"[\s/]", meta["source"], maxsplit=1)[0]
+        return cls(matched["name"], int(matched["seed"]), project, arrays)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.arrays:
+            raise ValueError(f"the file must have an array {name!r}, got none")
+        return self.arrays[name]
+
+    @property
+    def images(self) -> int:
+        """B."""
+        return sum(name.startswith("gt_boxes_") for name in self.arrays)
+
+    def starting_with(self, prefix: str) -> dict[str, Tensor]:
+        """The arrays of that prefix, by what follows it."""
+        found = {name: value for name, value in self.arrays.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): value for name, value in found.items()}
+
+    def losses(self) -> dict[str, Tensor]:
+        """What the original returned, by name, and their "total"."""
+        return {name: loss for name, loss in self.starting_with("loss_").items() if not loss.ndim}
+
+    def targets(self) -> list[dict[str, Tensor]]:
+        """The ground truths of each image."""
+        return [
+            {"boxes": self[f"gt_boxes_{image}"], "labels": self[f"gt_labels_{image}"]}
+            for image in range(self.images)
+        ]
+
+    def level_sizes(self) -> list[int]:
+        """Anchors of each pyramid level."""
+        return [int(size) for size in self["level_sizes"]]
+
+    def strides(self) -> Tensor:
+        """(A,) stride of each anchor, from one an anchor or one a level."""
+        strides = self["strides"].float()
+        sizes = self["level_sizes"]
+        return strides if len(strides) == sizes.sum() else strides.repeat_interleave(sizes)
+
+    def anchors(self) -> Tensor:
+        """(A, 4) the anchors as they are stored."""
+        return self["anchors"]
+
+    def points(self) -> Tensor:
+        """(A, 4) the square of its stride's side around each stored point, or anchor's centre."""
+        if "points" in self.arrays:
+            centre = self["points"]
+        else:
+            centre = (self["anchors"][:, :2] + self["anchors"][:, 2:]) / 2
+        half = self.strides()[:, None] / 2
+        return torch.cat([centre - half, centre + half], dim=-1)
+
+    def matched(self) -> list[Tensor]:
+        """For each image (A,) the ground truth of each anchor, -1 background, -2 ignored."""
+        return [self[f"match_{image}"].long() for image in range(self.images)]
+
+    def matches(self) -> list[Matches]:
+        """What `matched` says, as a criterion takes it."""
+        return [
+            Matches(index.clamp(min=0), positive=index >= 0, ignored=index == -2)
+            for index in self.matched()
+        ]
