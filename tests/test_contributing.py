@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 FILES = re.findall(
-    r"`((?:detloss|tests)/\S+\.py)`[^\n]*:\n\n```python\n(.*?)```", TEXT, flags=re.DOTALL
+    r"`((?:detloss|tests)/\S+\.py)`(?:, its [^\n]*)?:\n\n```python\n(.*?)```", TEXT, flags=re.DOTALL
 )
 """Path and text of each file of the recipes, in order; of an __init__.py what is added to it."""
 COPIED = ("detloss", "tests", "configs", "pyproject.toml", "CHANGELOG.md", "CONTRIBUTING.md")
