@@ -328,8 +328,8 @@ matchers/tiles.py
     matchers/test_tiles.py matchers/test_memory.py
 
 R37 matcher: the matrix of all overlaps
-- size = min(TILE, MOST_PAIRS // max(self._boxes, 1), size)
-+ pass
+- size = max(min(TILE, MOST_PAIRS // max(self._boxes, 1), self._count), 1)
++ size = max(self._count, 1)
 
 R37 matcher: a tile's boxes by another tile's count
 - filled = torch.arange(most[first]) < counts[part, None]
@@ -351,24 +351,30 @@ R29 matcher: > for >= at the negative threshold
 + best > self.negative
 
 R29 matcher: a truth that overlaps nothing claims all it does not overlap
-- torch.where(goal > 0, goal, torch.inf)
-+ goal
+- torch.where(best_of_truth > 0, best_of_truth, torch.inf)
++ best_of_truth
 
 R29 matcher: a threshold of 0 takes anchors that overlap nothing
 - best >= self.positive if self.positive > 0 else best > 0
 + best >= self.positive
 
 R29 matcher: overlaps tie within 1e-5
-- (overlap == goal[near][..., None]).nonzero()
-+ (overlap >= goal[near][..., None] - 1e-5).nonzero()
+- (overlap == best_of_truth[near][..., None]).nonzero()
++ (overlap >= best_of_truth[near][..., None] - 1e-5).nonzero()
+
+R29 matcher: low_quality has no effect
+- self.low_quality = low_quality
++ self.low_quality = True
+
+matchers/tiles.py
+    matchers/test_max_iou.py
 
 R29 matcher: of equal overlaps the last truth
 - near.gather(1, overlap.max(1).indices)
 + near.flip(1).gather(1, overlap.flip(1).max(1).indices)
 
-R29 matcher: low_quality has no effect
-- self.low_quality = low_quality
-+ self.low_quality = True
+matchers/regions.py
+    matchers/test_regions.py matchers/test_base.py
 
 R4 matcher: a box that is not finite takes part
 - return keep_boxes(boxes, area_of_planes(boxes.t()).isfinite())
@@ -378,9 +384,122 @@ R47 matcher: a crowd region claims anchors
 - gt_boxes if gt_ignore is None else keep_boxes(gt_boxes, ~gt_ignore)
 + gt_boxes
 
-R47 matcher: a crowd region by IoU in place of IoF
-- share = iof_of_planes(anchors, regions)
-+ share = iou_of_planes(anchors, regions)
+R47 matcher: the share of the region in the anchor
+- share = iof_of_planes(anchors_of_tile, regions)
++ share = iof_of_planes(regions, anchors_of_tile)
+
+R47 matcher: a region of which an anchor has nothing
+- ((share >= ignore_overlap) & (share > 0))
++ (share >= ignore_overlap)
+
+matchers/base.py
+    matchers/test_base.py
+
+R29 matcher: a batch takes the first image's anchors
+- anchors[image],
++ anchors[0],
+
+R36 matcher: matches of odd shapes pass
+- if values.shape != self.target_index.shape:
++ if False:
+
+matchers/fcos.py
+    matchers/test_fcos.py
+
+R29 fcos matcher: a point on the edge is inside
+- matched = nearest > 0
++ matched = nearest >= 0
+
+R29 fcos matcher: the ends of a level's range do not belong to it
+- (farthest >= low) & (farthest <= high)
++ (farthest > low) & (farthest < high)
+
+R29 fcos matcher: the ends belong to the range in torchvision
+- (farthest > low) & (farthest < high)
++ (farthest >= low) & (farthest <= high)
+
+R29 fcos matcher: the first level begins like the others
+- low = torch.where(side < SAME_LEVEL * smallest, 0, low)
++ pass
+
+R29 fcos matcher: the last level ends like the others
+- high = torch.where(side * SAME_LEVEL > largest, torch.inf, high)
++ pass
+
+R29 fcos matcher: sides are compared to the last bit
+- SAME_LEVEL = 1.25
++ SAME_LEVEL = 1 + 1e-9
+
+R29 fcos matcher: the radius is in pixels
+- matched &= away < self.radius * side
++ matched &= away < self.radius
+
+R29 fcos matcher: the radius is that of a circle
+- away = torch.maximum((x - (x1 + x2) / 2).abs_(), (y - (y1 + y2) / 2).abs_())
++ away = torch.hypot(x - (x1 + x2) / 2, y - (y1 + y2) / 2)
+
+R29 fcos matcher: the largest ground truth
+- area = area_of_planes(truths)
++ area = -area_of_planes(truths)
+
+R29 fcos matcher: no areas tie in torchvision
+- area -= LARGEST_AREA
++ area = area.double() - LARGEST_AREA
+
+R4 fcos matcher: a point that is not finite makes a level
+- torch.where(side > 0, side, torch.inf).amin()
++ side[:-1].amin()
+
+matchers/atss.py
+    matchers/test_atss.py
+
+R29 atss matcher: the deviation is that of the population
+- correction=min(candidates.shape[1] - 1, 1)
++ correction=0
+
+R29 atss matcher: the mean alone
+- exact.mean(1, keepdim=True) + deviation
++ exact.mean(1, keepdim=True) + 0 * deviation
+
+R29 atss matcher: the mean of equal overlaps is rounded
+- exact = overlap.double()
++ exact = overlap
+
+R29 atss matcher: > for >= at the threshold
+- overlap > threshold if self.convention == "paddle" else overlap >= threshold
++ overlap > threshold
+
+R29 atss matcher: >= for > at the threshold
+- overlap > threshold if self.convention == "paddle" else overlap >= threshold
++ overlap >= threshold
+
+R29 atss matcher: a centre on the edge is inside
+- (inside > MARGIN[self.convention])
++ (inside >= MARGIN[self.convention])
+
+R29 atss matcher: a truth that overlaps nothing claims its candidates
+- positive = best > 0
++ positive = best >= 0
+
+R29 atss matcher: of equal overlaps the last truth
+- torch.where(wins, truth, len(truths)).flatten(), "amin"
++ torch.where(wins, truth, -1).flatten(), "amax", include_self=False
+
+R29 atss matcher: a contested anchor of paddle stays among those that select it
+- torch.where(count > 1, of_all, target_index)
++ target_index
+
+R29 atss matcher: levels are one
+- for size, taken in zip(level_sizes, counts, strict=True):
++ for size, taken in [(len(boxes), sum(counts))]:
+
+R29 atss matcher: of equal distances any
+- order = torch.where(values == last, place, values.shape[1])
++ order = torch.where(values == last, -place, values.shape[1])
+
+R29 atss matcher: groups of equal distances in any order
+- groups = _smallest(squared.amin(1), count).sort(1).values
++ groups = _smallest(squared.amin(1), count).sort(1, descending=True).values
 
 coders/delta.py
     coders/test_delta.py
@@ -437,6 +556,17 @@ R59 sampler: the easiest negatives
 R59 sampler: negatives of an image without positives
 - matches.positive.sum().double()
 + matches.positive.sum().clamp(min=1).double()
+
+samplers/base.py
+    samplers/test_base.py
+
+R59 sampler: pairs of an anchor that is left out stay
+- pairs[~left_out[pairs[:, 0]]]
++ pairs
+
+R59 sampler: the score of an anchor that is left out stays
+- torch.where(positive, score, 0)
++ score
 
 samplers/random_balanced.py
     samplers/test_random_balanced.py

@@ -116,15 +116,16 @@ def test_matchers(name, dtype, autocasting):
                 truths,
                 gt_labels=torch.arange(6) % CLASSES,
                 gt_ignore=torch.arange(6) == 4,
-                level_sizes=[60, 40],
+                level_sizes=[48, 16],
                 class_logits=logits,
                 pred_boxes=anchors,
+                objectness=logits[:, 0],
             )
         )
 
-    anchors = large_boxes(100, seed=1, dtype=dtype)
-    truths = (anchors[::17] + 150).to(dtype)
-    inputs = (anchors, truths, torch.randn(100, CLASSES).to(dtype))
+    anchors = (grid_anchors() * 150).to(dtype)
+    truths = (random_targets([6], seed=1)[0]["boxes"] * 150).to(dtype)
+    inputs = (anchors, truths, torch.randn(len(anchors), CLASSES).to(dtype))
     found, expected = match(*inputs), outside(match, *inputs)
     assert found[1].any()
     assert_close(found, expected)

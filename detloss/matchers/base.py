@@ -187,6 +187,14 @@ def check_match_inputs(anchors: Tensor, gt_boxes: Tensor, gt_ignore: Tensor | No
         )
 
 
+def check_level_sizes(level_sizes: Sequence[int] | None, count: int) -> Sequence[int]:
+    """`level_sizes`; raises ValueError where they are missing or do not add up to the anchors."""
+    if level_sizes is None or sum(level_sizes) != count:
+        got = None if level_sizes is None else list(level_sizes)
+        raise ValueError(f"level_sizes must add up to the {count} anchors, got {got}")
+    return level_sizes
+
+
 def _check_dtype(name: str, values: Tensor, dtype: torch.dtype) -> None:
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")

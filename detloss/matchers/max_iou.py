@@ -1,28 +1,27 @@
-"""Max-IoU matching: an anchor answers for the ground truth that it overlaps most."""
+"""Max-IoU matching: an anchor is assigned to the ground truth that it overlaps most."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from detloss.boxes.overlaps import area_of_planes, iof_of_planes, iou_of_planes
-from detloss.matchers.base import Matcher, Matches, check_match_inputs
-from detloss.matchers.tiles import Tiles
+from detloss.boxes.overlaps import iou_of_planes
+from detloss.matchers.base import Matcher, Matches
+from detloss.matchers.regions import in_ignore_region, matchable
+from detloss.matchers.tiles import Tiles, most_overlapped
 from detloss.registry import MATCHERS, Fraction
-from detloss.tensors import sync_is_free, wide_type
-
-FAR = 1e15
-"""Boxes within this distance have finite areas in every dtype that overlaps are computed in."""
+from detloss.tensors import sync_is_free
 
 
 @MATCHERS.register("max_iou")
 class MaxIoUMatcher(Matcher):
     """Positive above one IoU, background below another, ignored between.
 
-    With the low-quality rule every ground truth also claims the anchors that overlap it most,
-    ties included, however little that is; such an anchor then answers for the ground truth that
-    *it* overlaps most. A ground truth that overlaps no anchor, or is not finite, claims none. Of
-    several ground truths with the same overlap an anchor answers for the first.
+    An anchor is assigned to the ground truth that it overlaps most, to the first of equal ones.
+    With the low-quality rule every ground truth also makes positive the anchors that overlap it
+    most, ties included, however little that is; they too are assigned to the ground truth that
+    *they* overlap most. So a ground truth may keep no anchor, even with the rule. One that overlaps
+    no anchor, or is not finite, makes none positive.
 
     Args:
         positive: IoU from which an anchor is positive, in [0, 1].
@@ -74,25 +73,23 @@ class MaxIoUMatcher(Matcher):
         pred_boxes: Tensor | None = None,
         objectness: Tensor | None = None,
     ) -> Matches:
-        """The matches of one image; see `Matcher.forward`. Overlaps alone decide."""
-        check_match_inputs(anchors, gt_boxes, gt_ignore)
-        dtype = torch.promote_types(wide_type(anchors), wide_type(gt_boxes))
-        anchors, gt_boxes = anchors.to(dtype), gt_boxes.to(dtype)
-        anchors = finite_only(anchors)
-        truths = finite_only(gt_boxes if gt_ignore is None else keep_boxes(gt_boxes, ~gt_ignore))
-        best, is_best = self._best(Tiles(anchors, truths))
-
+        """The matches of one image, by overlaps alone; see `Matcher.forward`."""
+        boxes, truths = matchable(anchors, gt_boxes, gt_ignore)
+        best, is_best = self._best(Tiles(boxes, truths))
         positive = best >= self.positive if self.positive > 0 else best > 0
         if is_best is not None:
             positive |= is_best
+        target_index = most_overlapped(boxes, truths, positive)
         ignored = best >= self.negative
-        if gt_ignore is not None:
-            ignored |= self._inside(Tiles(anchors, keep_boxes(gt_boxes, gt_ignore)))
-        target_index = self._answers(anchors, truths, positive)
+        ignored |= in_ignore_region(boxes, gt_boxes, gt_ignore, self.ignore_overlap)
         return Matches(target_index, positive, ignored & ~positive)
 
     def _best(self, tiles: Tiles) -> tuple[Tensor, Tensor | None]:
-        """Each anchor's largest IoU, and for the low-quality rule whether it is a truth's best."""
+        """Each anchor's largest IoU, and for the low-quality rule whether that is its truth's best.
+
+        Both (A,); the second is None without the rule. The IoU of a pair is computed twice rather
+        than kept: first for the largest of each truth, then to find the anchors that have it.
+        """
         best = tiles.new_zeros()
         best_in_tile = tiles.new_zeros(by_box=True)
         for chosen, near in tiles.blocks():
@@ -103,50 +100,16 @@ class MaxIoUMatcher(Matcher):
         if not self.low_quality or not best.numel():
             return tiles.untiled(best), None
 
-        goal = best_in_tile.amax(0)
-        goal = torch.where(goal > 0, goal, torch.inf)
+        best_of_truth = best_in_tile.amax(0)
+        best_of_truth = torch.where(best_of_truth > 0, best_of_truth, torch.inf)
         is_best = tiles.new_zeros(dtype=torch.bool)
-        if sync_is_free(best):  # the few tiles with a truth's best; the same arithmetic, to the bit
-            for chosen, near in tiles.blocks_of(best_in_tile == goal):
+        if sync_is_free(best):  # only tiles with a truth's best; the same arithmetic, to the bit
+            for chosen, near in tiles.blocks_of(best_in_tile == best_of_truth):
                 overlap = iou_of_planes(*tiles.pairs(chosen, near))
-                row, _, place = (overlap == goal[near][..., None]).nonzero().unbind(1)
+                row, _, place = (overlap == best_of_truth[near][..., None]).nonzero().unbind(1)
                 is_best[chosen[row], place] = True
         else:
             for chosen, near in tiles.blocks():
                 overlap = iou_of_planes(*tiles.pairs(chosen, near))
-                is_best[chosen] = (overlap == goal[near][..., None]).any(1)
+                is_best[chosen] = (overlap == best_of_truth[near][..., None]).any(1)
         return tiles.untiled(best), tiles.untiled(is_best)
-
-    def _answers(self, anchors: Tensor, truths: Tensor, positive: Tensor) -> Tensor:
-        """(A,) the first of the truths that each positive anchor overlaps most, 0 elsewhere."""
-        index = torch.zeros_like(positive, dtype=torch.long)
-        chosen = positive.nonzero().view(-1) if sync_is_free(positive) else None
-        tiles = Tiles(anchors if chosen is None else anchors[chosen], truths)
-        answer = tiles.new_zeros(dtype=torch.long)
-        for those, near in tiles.blocks():
-            overlap = iou_of_planes(*tiles.pairs(those, near))
-            answer[those] = near.gather(1, overlap.max(1).indices)
-        if chosen is None:
-            return torch.where(positive, tiles.untiled(answer), 0)
-        return index.index_copy_(0, chosen, tiles.untiled(answer))
-
-    def _inside(self, tiles: Tiles) -> Tensor:
-        """Whether enough of each anchor lies inside one of the boxes, which are regions."""
-        inside = tiles.new_zeros(dtype=torch.bool)
-        for chosen, near in tiles.blocks():
-            regions, anchors = tiles.pairs(chosen, near)
-            share = iof_of_planes(anchors, regions)
-            inside[chosen] = ((share >= self.ignore_overlap) & (share > 0)).any(1)
-        return tiles.untiled(inside)
-
-
-def finite_only(boxes: Tensor) -> Tensor:
-    """`boxes` (A, 4), those that are not finite, or whose area is not, shrunk to a point."""
-    if sync_is_free(boxes) and boxes.norm().item() < FAR:
-        return boxes
-    return keep_boxes(boxes, area_of_planes(boxes.t()).isfinite())
-
-
-def keep_boxes(boxes: Tensor, kept: Tensor) -> Tensor:
-    """`boxes` (M, 4), those that are not kept shrunk to a point that overlaps nothing."""
-    return torch.where(kept[:, None], boxes, 0)

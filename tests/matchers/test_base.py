@@ -309,6 +309,34 @@ class TestEveryMatcher:
         monkeypatch.setattr("detloss.matchers.tiles.TILE", 3)
         assert_close(dataclasses.astuple(match(name, truths)), whole)
 
+    def test_under_a_compiler_it_is_one_graph(self, name):
+        torch._dynamo.reset()
+        matcher = detloss.build_part("matcher", {"type": name})
+        compiled = torch.compile(matcher, fullgraph=True, backend="eager")
+        for count in (5, 0):
+            truths = random_truths(count, seed=3)
+            inputs = asked_for(name, ANCHORS, truths)
+            for flags in (None, torch.arange(count) == 1):
+                found, expected = (
+                    one(ANCHORS, truths, gt_ignore=flags, **inputs) for one in (compiled, matcher)
+                )
+                assert expected.positive.any() == (count > 0)
+                assert_close(dataclasses.astuple(found), dataclasses.astuple(expected))
+
+    @pytest.mark.parametrize("flags", [True, False], ids=["flags", "no flags"])
+    def test_an_accelerator_is_asked_for_no_value(self, name, flags):
+        """A meta tensor has none."""
+        anchors, truths = ANCHORS.to("meta"), random_truths(6, seed=0).to("meta")
+        gt_ignore = torch.zeros(6, dtype=torch.bool, device="meta") if flags else None
+        inputs = {
+            key: value.to("meta") if isinstance(value, torch.Tensor) else value
+            for key, value in asked_for(name, anchors, truths).items()
+        }
+        matcher = detloss.build_part("matcher", {"type": name})
+        matches = matcher(anchors, truths, gt_ignore=gt_ignore, **inputs)
+        assert matches.positive.device.type == "meta"
+        assert len(matches.positive) == len(anchors)
+
     @pytest.mark.parametrize("flags", [True, False], ids=["flags", "no flags"])
     def test_a_batch_is_its_images(self, name, flags):
         truths = [random_truths(count, seed=count) for count in (3, 0, 6)]

@@ -5,12 +5,12 @@ import torch
 from boxgen import random_boxes
 from hypothesis import given
 from hypothesis import strategies as st
+from matching import N, X, said
 from torchvision.models.detection._utils import Matcher as TorchvisionMatcher
 from torchvision.ops import box_iou
 
 from detloss.matchers import MaxIoUMatcher
 
-N, X = "negative", "ignored"
 # anchors and truths of a grid: ties, duplicates and IoUs that equal a threshold are common
 grid_boxes = st.lists(
     st.tuples(*[st.integers(0, 4)] * 2, *[st.integers(0, 3)] * 2).map(
@@ -24,19 +24,6 @@ thresholds = st.sampled_from([0.25, 1 / 3, 0.5, 0.75, 1.0])
 
 def tensor(boxes):
     return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
-
-
-def said(matches):
-    """What each anchor answers: the ground truth's index, "negative" or "ignored"."""
-    one_of_three = matches.positive.int() + matches.ignored.int() + matches.negative.int()
-    assert (one_of_three == 1).all()
-    answers = zip(
-        matches.target_index.tolist(),
-        matches.positive.tolist(),
-        matches.ignored.tolist(),
-        strict=True,
-    )
-    return [index if positive else X if ignored else N for index, positive, ignored in answers]
 
 
 def reference_shared(a, b):

@@ -1,0 +1,225 @@
+"""ATSS matching: each ground truth sets its own IoU threshold, from the anchors nearest to it."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from detloss.boxes.overlaps import iou_of_planes
+from detloss.matchers.base import Matcher, Matches, check_level_sizes
+from detloss.matchers.regions import in_ignore_region, matchable
+from detloss.matchers.tiles import most_overlapped, rows_of_a_block
+from detloss.registry import MATCHERS, Fraction, Positive, PositiveInt
+from detloss.tensors import sync_is_free
+
+Convention = Literal["paper", "mmdet", "paddle"]
+MARGIN = {"paper": 0.0, "mmdet": 0.01, "paddle": 1e-9}
+"""How far inside a ground truth an anchor's centre must lie, in the unit of the boxes."""
+GROUP = 32
+"""Points of a group: of 10,000 points 313 least distances and the 288 of 9 groups are sorted."""
+
+
+@MATCHERS.register("atss")
+class ATSSMatcher(Matcher):
+    """Positive are a ground truth's nearest anchors above the IoU that is usual among them.
+
+    The candidates of a ground truth are the `topk` anchors of each level whose centres are nearest
+    to its centre, the first of equal ones, or the whole level where it has fewer. Of these are
+    positive those whose centre lies inside the ground truth and whose IoU with it is at least
+    ``mean + std``, the mean and the unbiased standard deviation of all its candidates' IoUs (for
+    one candidate, its IoU). An anchor that several ground truths select is assigned to the one
+    that it overlaps most, to the first of equal ones.
+
+    A ground truth may keep no anchor: where no candidate is above the threshold and inside, where
+    others overlap its anchors more, or where it overlaps nothing.
+
+    Args:
+        topk: Candidates of each level.
+        scale: Factor by which the anchors grow about their centres before they are compared; 8
+            for points, the squares of their strides.
+        convention: "paper"; "mmdet": the centre lies more than 0.01, in the unit of the boxes,
+            inside; "paddle": the IoU is above the threshold and not equal, the centre 1e-9
+            inside, and an anchor that several select is assigned to the ground truth that it
+            overlaps most, be it one that does not select it.
+        ignore_overlap: Share of a background anchor's area inside one ignore region from which
+            the anchor is ignored, in [0, 1].
+
+    Example:
+        >>> anchors = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10]])
+        >>> matcher = ATSSMatcher()  # IoUs 0.75, 0.105 and 0: mean 0.285, deviation 0.406
+        >>> matcher(anchors, torch.tensor([[1.0, 0, 12, 10]]), level_sizes=[3]).positive
+        tensor([ True, False, False])
+
+    Reference:
+        Zhang et al., "Bridging the Gap Between Anchor-based and Anchor-free Detection via
+        Adaptive Training Sample Selection", CVPR 2020, arXiv:1912.02424, algorithm 1.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"level_sizes"})
+
+    def __init__(
+        self,
+        *,
+        topk: PositiveInt = 9,
+        scale: Positive = 1.0,
+        convention: Convention = "paper",
+        ignore_overlap: Fraction = 0.5,
+    ) -> None:
+        super().__init__()
+        self.topk = topk
+        self.scale = scale
+        self.convention = convention
+        self.ignore_overlap = ignore_overlap
+
+    @torch.no_grad()
+    def forward(
+        self,
+        anchors: Tensor,
+        gt_boxes: Tensor,
+        *,
+        gt_labels: Tensor | None = None,
+        gt_ignore: Tensor | None = None,
+        level_sizes: Sequence[int] | None = None,
+        class_logits: Tensor | None = None,
+        pred_boxes: Tensor | None = None,
+        objectness: Tensor | None = None,
+    ) -> Matches:
+        """The matches of one image, by anchors and levels alone; see `Matcher.forward`."""
+        boxes, truths = matchable(anchors, gt_boxes, gt_ignore)
+        sizes = check_level_sizes(level_sizes, len(anchors))
+        ignored = in_ignore_region(boxes, gt_boxes, gt_ignore, self.ignore_overlap)
+        if not len(boxes) or not len(truths):
+            return Matches(torch.zeros_like(ignored, dtype=torch.long), ignored & False, ignored)
+        boxes = _scaled(boxes, self.scale)
+        candidates = _nearest(boxes, truths, sizes, self.topk)
+        selected, overlap = self._select(boxes, truths, candidates)
+
+        of_candidate = torch.where(selected, overlap, 0).flatten()
+        anchor = candidates.flatten()
+        best = boxes.new_zeros(len(boxes)).scatter_reduce(0, anchor, of_candidate, "amax")
+        positive = best > 0
+        wins = selected & (overlap == best[candidates])
+        truth = torch.arange(len(truths), device=boxes.device)[:, None].expand_as(candidates)
+        first = torch.full_like(positive, len(truths), dtype=torch.long).scatter_reduce(
+            0, anchor, torch.where(wins, truth, len(truths)).flatten(), "amin"
+        )
+        target_index = torch.where(positive, first, 0)
+        if self.convention == "paddle":
+            count = torch.zeros_like(target_index).scatter_add(0, anchor, selected.flatten().long())
+            of_all = most_overlapped(boxes, truths, count > 1)
+            target_index = torch.where(count > 1, of_all, target_index)
+        return Matches(target_index, positive, ignored & ~positive)
+
+    def _select(self, boxes: Tensor, truths: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Which candidates each ground truth selects, and the IoU of each; it may be 0.
+
+        Args:
+            boxes: (A, 4).
+            truths: (M, 4).
+            candidates: (M, K) indices of anchors.
+
+        Returns:
+            (M, K) bool and (M, K).
+        """
+        truth = truths.t()[..., None]
+        anchor = boxes.t()[:, candidates]
+        overlap = iou_of_planes(anchor, truth)
+        exact = overlap.double()  # where the mean of equal numbers is that number
+        # the deviation of one candidate is 0, not undefined
+        deviation = exact.std(1, keepdim=True, correction=min(candidates.shape[1] - 1, 1))
+        threshold = exact.mean(1, keepdim=True) + deviation
+        above = overlap > threshold if self.convention == "paddle" else overlap >= threshold
+        centre = _centres(anchor)
+        inside = torch.minimum(centre - truth[:2], truth[2:] - centre).amin(0)
+        return above & (inside > MARGIN[self.convention]), overlap
+
+
+def _nearest(boxes: Tensor, truths: Tensor, level_sizes: Sequence[int], count: int) -> Tensor:
+    """(M, K) the `count` anchors of each level whose centres are nearest to each ground truth's.
+
+    Args:
+        boxes: (A, 4).
+        truths: (M, 4).
+        level_sizes: Anchors of each level, A together.
+        count: Anchors taken of each level, all where it has fewer.
+    """
+    centres, of_truths = _centres(boxes.t()), _centres(truths.t())
+    counts = [min(count, size) for size in level_sizes]
+    # written in place: small results kept between large temporaries would fragment the heap
+    nearest = torch.empty(len(truths), sum(counts), dtype=torch.long, device=boxes.device)
+    first = column = 0
+    for size, taken in zip(level_sizes, counts, strict=True):
+        level = centres[:, first : first + size]
+        rows = rows_of_a_block(boxes, len(truths), size)
+        of_level = nearest[:, column : column + taken]
+        for some, found in zip(
+            torch.split(of_truths, rows, dim=1), torch.split(of_level, rows), strict=True
+        ):
+            found.copy_(_nearest_of_level(level, some, taken).add_(first))
+        first, column = first + size, column + taken
+    return nearest
+
+
+def _nearest_of_level(points: Tensor, truths: Tensor, count: int) -> Tensor:
+    """(M, count) the points (2, N) nearest to each of the truths (2, M), the first of equal ones.
+
+    On a CPU most of them are ruled out first, in groups of consecutive ones. Where groups are in
+    the order of their least distance, the earlier one first of equal ones, the `count` nearest
+    points lie in the first `count` groups: each of these has a point that goes before any point of
+    a later group.
+    """
+    size = points.shape[1]
+    if not sync_is_free(points) or size <= 2 * GROUP * count:
+        return _smallest(_squared_distances(points, truths), count)
+    # points in columns of a group each, so that the least of a group is taken along the rows
+    grouped = pad(points, (0, -size % GROUP), value=torch.inf).view(2, -1, GROUP).mT.contiguous()
+    squared = _squared_distances(grouped.flatten(1), truths).view(-1, *grouped.shape[1:])
+    groups = _smallest(squared.amin(1), count).sort(1).values
+    of_groups = squared.gather(2, groups[:, None].expand(-1, GROUP, -1)).mT.flatten(1)
+    column = _smallest(of_groups, count)
+    return groups.gather(1, column // GROUP) * GROUP + column % GROUP
+
+
+def _squared_distances(points: Tensor, truths: Tensor) -> Tensor:
+    """(M, N) of points (2, N) from truths (2, M)."""
+    across, down = points[:, None] - truths[..., None]
+    return across.square_().add_(down.square_())
+
+
+def _smallest(values: Tensor, count: int) -> Tensor:
+    """(M, count) columns of the smallest of each row of `values` (M, N), the first of equal ones.
+
+    `topk` alone takes any of equal ones. Which are taken matters only where the last one taken is
+    equal to the first one left out; on a CPU such rows are few.
+    """
+    if count == values.shape[1]:
+        return torch.arange(count, device=values.device).repeat(len(values), 1)
+    ends, columns = values.topk(count + 1, largest=False)
+    columns, last = columns[:, :count], ends[:, count - 1, None]
+    if not sync_is_free(values):
+        return _first_smallest(values, last, count)
+    tied = (last == ends[:, count:]).nonzero()[:, 0]
+    return columns.index_copy(0, tied, _first_smallest(values[tied], last[tied], count))
+
+
+def _first_smallest(values: Tensor, last: Tensor, count: int) -> Tensor:
+    """(M, count) columns of `values` (M, N) below `last` (M, 1), then the first that equal it."""
+    place = torch.arange(values.shape[1], device=values.device)
+    order = torch.where(values == last, place, values.shape[1])
+    order = torch.where(values < last, -1, order)
+    return order.topk(count, largest=False).indices
+
+
+def _centres(planes: Tensor) -> Tensor:
+    """(2, ...) x and y of the centres of `planes` (4, ...), finite like these."""
+    return planes[:2] / 2 + planes[2:] / 2
+
+
+def _scaled(boxes: Tensor, factor: float) -> Tensor:
+    """`boxes` (A, 4), their sides times the factor about their centres."""
+    if factor == 1:
+        return boxes
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
+    return torch.cat([centre - half, centre + half], 1)

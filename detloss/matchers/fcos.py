@@ -1,0 +1,156 @@
+"""FCOS matching: a point is assigned to the smallest ground truth of its level that it lies in."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Len
+from torch import Tensor
+
+from detloss.boxes.overlaps import area_of_planes
+from detloss.matchers.base import Matcher, Matches
+from detloss.matchers.regions import in_ignore_region, matchable
+from detloss.matchers.tiles import Tiles
+from detloss.registry import MATCHERS, Fraction, NonNegative, Positive
+
+Convention = Literal["paper", "torchvision"]
+SAME_LEVEL = 1.25
+"""Sides that differ by a smaller factor are of one level: corners are rounded, in float16 a lot."""
+LARGEST_AREA = 1e8
+"""torchvision compares ``1e8 - area``: no object of a larger area is ever matched."""
+
+
+@MATCHERS.register("fcos")
+class FCOSMatcher(Matcher):
+    """A point is positive inside a ground truth of its level's sizes, near its centre if asked.
+
+    The anchors are points, each the square around it whose side is the stride of its level. With
+    distances l, t, r, b of a point from the sides of a ground truth, all in its stride, the point
+    is positive if ``min(l, t, r, b) > 0``, if ``m1 <= max(l, t, r, b) <= m2``, and with a radius if
+    its distance from the centre is below the radius along both axes. ``m1`` is 0 for the points of
+    the smallest stride and ``m2`` infinite for those of the largest, so points of one level match
+    objects of every size. Of several ground truths a point is assigned to the one of the smallest
+    area, to the first of equal ones.
+
+    A ground truth keeps no point where it lies between the points of its level, or where smaller
+    ones take all of them.
+
+    Args:
+        radius: Largest distance from the centre of the ground truth, in strides, along each axis;
+            None for all of its inside.
+        level_range: (m1, m2) of the levels between, in strides, m1 < m2. Where the next level has
+            twice the stride, m2 = 2 m1 leaves no gap.
+        convention: "paper", or "torchvision": there an object whose farthest side is exactly m1
+            or m2 away does not count, areas are compared as ``1e8 - area`` (in float32 those
+            within 8 tie), and objects of a larger area match nothing.
+        ignore_overlap: Share of a background anchor's area inside one ignore region from which
+            the anchor is ignored, in [0, 1].
+
+    Raises:
+        ValueError: If the ends of the range are not in order.
+
+    Example:
+        >>> points = torch.tensor([[0.0, 0, 8, 8], [8, 0, 16, 8], [0, 0, 16, 16]])
+        >>> FCOSMatcher()(points, torch.tensor([[2.0, 2, 14, 14]])).positive
+        tensor([ True,  True, False])
+
+    Reference:
+        Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019,
+        arXiv:1904.01355, sections 3.1 and 3.2; the radius ("center sampling") is that of the
+        journal version, arXiv:2006.09214.
+    """
+
+    def __init__(
+        self,
+        *,
+        radius: Positive | None = None,
+        level_range: Annotated[Sequence[NonNegative], Len(2, 2)] = (4.0, 8.0),
+        convention: Convention = "paper",
+        ignore_overlap: Fraction = 0.5,
+    ) -> None:
+        super().__init__()
+        if not level_range[0] < level_range[1]:
+            raise ValueError(f"level_range must be (m1, m2) with m1 < m2, got {level_range}")
+        self.radius = radius
+        self.level_range = tuple(float(end) for end in level_range)
+        self.convention = convention
+        self.ignore_overlap = ignore_overlap
+
+    @torch.no_grad()
+    def forward(
+        self,
+        anchors: Tensor,
+        gt_boxes: Tensor,
+        *,
+        gt_labels: Tensor | None = None,
+        gt_ignore: Tensor | None = None,
+        level_sizes: Sequence[int] | None = None,
+        class_logits: Tensor | None = None,
+        pred_boxes: Tensor | None = None,
+        objectness: Tensor | None = None,
+    ) -> Matches:
+        """The matches of one image, by positions alone; see `Matcher.forward`.
+
+        The levels are told apart by the sides of the anchors.
+        """
+        points, truths = matchable(anchors, gt_boxes, gt_ignore)
+        tiles = Tiles(points, truths)
+        positive = tiles.new_zeros(dtype=torch.bool)
+        target_index = tiles.new_zeros(dtype=torch.long)
+        ends = _smallest_and_largest_side(points)
+        for chosen, near in tiles.blocks():
+            its_truths, its_points = tiles.pairs(chosen, near)
+            matched = self._matched(its_truths, its_points, *ends)
+            least = torch.where(matched, self._area(its_truths), torch.inf).min(1)
+            positive[chosen] = least.values < torch.inf
+            target_index[chosen] = near.gather(1, least.indices)
+        positive = tiles.untiled(positive)
+        target_index = torch.where(positive, tiles.untiled(target_index), 0)
+        ignored = in_ignore_region(points, gt_boxes, gt_ignore, self.ignore_overlap)
+        return Matches(target_index, positive, ignored & ~positive)
+
+    def _matched(self, truths: Tensor, points: Tensor, smallest: Tensor, largest: Tensor) -> Tensor:
+        """Whether a point matches a ground truth alone.
+
+        Args:
+            truths: Planes (4, G, K, 1).
+            points: Planes (4, G, 1, size) of the squares around them.
+            smallest: 0-d, the smallest side of all squares.
+            largest: 0-d, the largest.
+
+        Returns:
+            (G, K, size) bool.
+        """
+        x1, y1, x2, y2 = truths.unbind()
+        x, y = (points[:2] + points[2:]).div_(2).unbind()
+        side = points[2] - points[0]
+        left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y
+        nearest = torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom))
+        farthest = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
+
+        matched = nearest > 0
+        low, high = (side * end for end in self.level_range)
+        low = torch.where(side < SAME_LEVEL * smallest, 0, low)
+        high = torch.where(side * SAME_LEVEL > largest, torch.inf, high)
+        if self.convention == "torchvision":
+            matched &= (farthest > low) & (farthest < high)
+        else:
+            matched &= (farthest >= low) & (farthest <= high)
+        if self.radius is not None:
+            away = torch.maximum((x - (x1 + x2) / 2).abs_(), (y - (y1 + y2) / 2).abs_())
+            matched &= away < self.radius * side
+        return matched
+
+    def _area(self, truths: Tensor) -> Tensor:
+        """(...) what decides between the ground truths of a point, of planes (4, ...)."""
+        area = area_of_planes(truths)
+        if self.convention == "torchvision":
+            area -= LARGEST_AREA  # rounds like its 1e8 - area, of which it takes the largest
+            area = torch.where(area < -1e-5, area, torch.inf)
+        return area
+
+
+def _smallest_and_largest_side(points: Tensor) -> tuple[Tensor, Tensor]:
+    """0-d, of squares (A, 4) with a side; infinity and 0 where there are none."""
+    side = torch.cat([points[:, 2] - points[:, 0], points.new_zeros(1)])
+    return torch.where(side > 0, side, torch.inf).amin(), side.amax()
