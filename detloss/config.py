@@ -21,6 +21,7 @@ from detloss.registry import (
     option_mistakes,
     options_of,
 )
+from detloss.shipped import config_path
 from detloss.terms import Term
 
 PARTS = ("matcher", "coder", "sampler", "normalizer")
@@ -40,7 +41,8 @@ def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss:
     """The criterion that a YAML file describes.
 
     Args:
-        path: A file with the keys that `build` takes.
+        path: A file with the keys that `build` takes, or the name of a config that comes with
+            detloss, such as "retinanet".
         validate: Debug validation; see `DetectorLoss`.
 
     Raises:
@@ -49,10 +51,12 @@ def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss:
         FileNotFoundError: If there is no such file.
 
     Example:
-        >>> criterion = load_config("configs/retinanet.yaml")
+        >>> criterion = load_config("retinanet")
         >>> criterion.terms["box"].loss
         L1Loss(reduction='mean')
     """
+    if isinstance(path, str) and not Path(path).suffix and not Path(path).exists():
+        path = config_path(path)
     text = Path(path).read_text(encoding="utf-8")
     try:
         config = yaml.load(text, Loader=_Loader)
