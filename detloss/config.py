@@ -57,7 +57,12 @@ def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss:
     """
     if isinstance(path, str) and not Path(path).suffix and not Path(path).exists():
         path = config_path(path)
-    text = Path(path).read_text(encoding="utf-8")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected text in UTF-8, got {error}") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise ConfigError(f"{path}: expected a YAML file, got {error.strerror}") from None
     try:
         config = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -275,6 +280,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # "<<", whose keys may be overruled
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(

@@ -227,8 +227,9 @@ def option_mistakes(cls: type[Part], options: Mapping[str, Any]) -> dict[str, Ex
 
 def nearest(name: object, names: Iterable[str]) -> str:
     """``"; did you mean 'ciou'?"`` for a near miss, else nothing."""
-    close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    by_lower = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
 def plain_value(value: Any) -> Any:

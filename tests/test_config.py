@@ -270,6 +270,25 @@ def changed(section, **options):
             "got softmax_focal",
         ),
         (
+            changed("box", type="GIoU"),
+            f"config: box.type: unknown box loss 'GIoU', accepted: {BOX_LOSSES}; "
+            "did you mean 'giou'?",
+        ),
+        (
+            changed("box", wieght=2.0),
+            "config: box.wieght: unknown option, ciou accepts eps, weight, over, weigh_by, "
+            "normalizer, level_weights, name, reads; did you mean 'weight'?",
+        ),
+        (
+            changed("box", loss_weight=2.0),
+            "config: box.loss_weight: unknown option, ciou accepts eps, weight, over, weigh_by, "
+            "normalizer, level_weights, name, reads; did you mean 'weight'?",
+        ),
+        (
+            GOOD | {"box": ["giou"]},
+            "config: box[0]: expected a mapping such as {type: giou}, got 'giou'",
+        ),
+        (
             GOOD | {"box": {"type": ["giou"]}},
             f"config: box.type: unknown box loss ['giou'], accepted: {BOX_LOSSES}; "
             "did you mean 'giou'?",
@@ -334,6 +353,47 @@ def test_a_key_given_twice_is_a_mistake(tmp_path):
         detloss.ConfigError, match=r"mine.yaml.*key 'box' is given twice.*\n.*line 2"
     ):
         detloss.load_config(path)
+
+
+def test_yaml_merge_keys_share_options(tmp_path):
+    path = write(
+        tmp_path,
+        """
+        matcher: {type: max_iou}
+        classification: &focal {type: sigmoid_focal, alpha: 0.3, gamma: 1.5}
+        objectness: {<<: *focal, gamma: 2.0}
+        """,
+    )
+    criterion = detloss.load_config(path)
+    assert criterion.terms["classification"].loss.config()["gamma"] == 1.5
+    assert criterion.terms["objectness"].loss.config()["gamma"] == 2.0
+    assert criterion.terms["objectness"].loss.config()["alpha"] == 0.3
+
+
+def test_a_byte_order_mark_is_no_key(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xef\xbb\xbfmatcher: {type: max_iou}\n")
+    assert not detloss.load_config(path).terms
+
+
+def test_a_file_that_is_not_utf_8(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("# für Kästen\nmatcher: {type: max_iou}\n".encode("latin-1"))
+    with pytest.raises(detloss.ConfigError, match="mine.yaml: expected text in UTF-8, got"):
+        detloss.load_config(path)
+
+
+def test_a_folder_is_no_config(tmp_path):
+    with pytest.raises(detloss.ConfigError, match="expected a YAML file, got Is a directory"):
+        detloss.load_config(tmp_path)
+
+
+def test_a_shipped_config_is_found_by_name():
+    by_path = detloss.load_config(CONFIGS[0].parent / "retinanet.yaml")
+    assert detloss.load_config("retinanet").config() == by_path.config()
+    message = "unknown config 'retinanett'.*did you mean 'retinanet'"
+    with pytest.raises(detloss.ConfigError, match=message):
+        detloss.load_config("retinanett")
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "ciou"])
