@@ -1,11 +1,12 @@
 """detloss: the loss side of an object detector, chosen by a config.
 
-    criterion = detloss.load_config("configs/retinanet.yaml")
+    criterion = detloss.load_config("retinanet")
     output = criterion(predictions, targets, anchors=anchors)
     output.total.backward()
 
 The functions and modules live in their rooms: `detloss.classification`, `detloss.regression`,
-`detloss.boxes`, `detloss.coders`, `detloss.matchers`, `detloss.samplers`, `detloss.normalizers`.
+`detloss.boxes`, `detloss.coders`, `detloss.matchers`, `detloss.samplers`, `detloss.qualities`,
+`detloss.normalizers`, `detloss.terms`.
 """
 
 from detloss.config import build, build_part, load_config
