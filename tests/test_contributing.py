@@ -61,6 +61,12 @@ def test_each_recipe_is_three_files():
     assert rooms == ["regression"] * 3 + ["matchers"] * 3 + ["terms"] * 3
 
 
+def test_every_file_that_is_named_exists(followed):
+    named = re.findall(r"`((?:detloss|tests|configs|examples)/[\w./]+)`", TEXT)
+    assert len(named) > 10
+    assert [name for name in named if not (followed / name).exists()] == []
+
+
 def test_the_recipes_are_formatted(followed):
     for name, text in FILES:
         if not name.endswith("__init__.py"):
