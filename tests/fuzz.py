@@ -27,8 +27,7 @@ from torch import Tensor
 import detloss
 from detloss.boxes.overlaps import hull_sides
 from detloss.coders import DeltaCoder
-from detloss.kernels import Loss
-from detloss.kernels.engine import plain_formulas
+from detloss.kernels import Loss, plain_formulas
 from detloss.registry import CLASSIFICATION, REGRESSION, SECTIONS, Fraction, NonNegative
 from detloss.regression import BoxLoss
 

@@ -80,7 +80,7 @@ R5 overlaps: half types not widened
 + return _measure(kind)(a, b, 0.0)
 
 boxes/overlaps.py
-    regression/test_finite.py::test_every_kind_of_box_against_every_kind kernels/test_engine.py
+    regression/test_finite.py::test_every_kind_of_box_against_every_kind kernels/test_dispatch.py
 
 R28 IoU: eps alone under a thin box
 - return torch.maximum(union, torch.where(floor > width * height, floor, 0))
@@ -99,11 +99,11 @@ R14 closed form: IoU over the sum of the areas
 + area.add_(target_area)
 
 R14 closed form: pairs beyond equal parts are lost
-- self._size = self._count - (parts - 1) * self._stride
-+ self._size = self._stride
+- self.size = count - (self.number - 1) * self._stride
++ self.size = self._stride
 
 R14 closed form: intersection not clamped
-- self.shared.clamp_(min=0)
+- self.shared_sides.clamp_(min=0)
 + pass
 
 R27 closed form: an inverted box is not empty
@@ -115,7 +115,7 @@ R1 closed form: no floor under the union
 + return self.union, None
 
 R28 closed form: eps alone under a thin box
-- floor = self.target_side.clamp(min=self.min_size).prod(0)
+- floor = self.target_sides.clamp(min=self.min_size).prod(0)
 + floor = torch.full_like(self.union, self.min_size**2)
 
 R16 closed form: CIoU without w^2 + h^2
@@ -126,30 +126,34 @@ R16 closed form: CIoU turns the wrong way
 - torch.stack([-height, width], dim=1)
 + torch.stack([height, -width], dim=1)
 
+R34 closed form: the offset is of use only before the gradient
+- torch.sign(self._between, out=sign)
++ sign = self._between.sign_()
+
 R19 closed form: no gradient where boxes touch
-- self._meets = self.shared.sign()
-+ self._meets = self.shared.sign() - (self.shared == 0).to(self.shared)
+- self._meets = self.shared_sides.sign()
++ self._meets = self.shared_sides.sign() - (self.shared_sides == 0).to(self.shared_sides)
 
 regression/giou.py
     regression/test_giou.py regression/test_golden.py
 
 R14 closed form: GIoU with intersection in place of union
-- empty = (pair.hull_area - pair.union)
-+ empty = (pair.hull_area - pair.shared.prod(0))
+- empty = (pairs.hull_area - pairs.union)
++ empty = (pairs.hull_area - pairs.shared_sides.prod(0))
 
 regression/diou.py
     regression/test_diou.py regression/test_golden.py
 
 R19 closed form: DIoU with the hull detached
-- hull=distance.by_hull
-+ hull=None
+- hull_sides=distance.by_hull_sides
++ hull_sides=None
 
 regression/ciou.py
     regression/test_ciou.py regression/test_golden.py
 
 R15 closed form: the gradient of CIoU without alpha
-- side=aspect.by_side.mul_(alpha)
-+ side=aspect.by_side
+- sides=aspect.by_sides.mul_(alpha)
++ sides=aspect.by_sides
 
 R15 closed form: CIoU with v squared
 - addcmul_(alpha, aspect.value)
@@ -163,11 +167,11 @@ R17 IoU loss: 1 - IoU^2 by the name of 1 - IoU
 + elif mode == "linear":
 
 R1 IoU loss: the logarithm of 0
-- overlap = pair.iou.clamp(min=eps)
-+ overlap = pair.iou.clone()
+- overlap = pairs.iou.clamp(min=eps)
++ overlap = pairs.iou.clone()
 
 regression/distribution_focal.py
-    regression/test_distribution_focal.py kernels/test_engine.py
+    regression/test_distribution_focal.py kernels/test_dispatch.py
 
 R34 distribution focal: the closed form of the sum of the sides
 - exponential_(gradient).div_(4).scatter_add_(-1, bins, -shares)
@@ -253,47 +257,53 @@ R41 an accelerator is asked for values
 - return tensor.is_cpu and not
 + return not
 
-kernels/engine.py
-    test_contract.py kernels/test_engine.py
+kernels/blocks.py
+    test_contract.py kernels/test_dispatch.py
 
-R2 engine: weight 0 times NaN
-- self.silent = weight == 0
-+ self.silent = None
+R2 blocks: weight 0 times NaN
+- self.zero = weight == 0
++ self.zero = None
 
-R2 engine: weight 0 times NaN by the plain formula
-- torch.where(silent if weight.ndim == pred.ndim else silent[..., None], 0, pred)
-+ pred
+R34 blocks: predictions used up
+- pred = scratch.pred[: len(pred)].copy_(pred)
++ pred = pred.to(wide_type(pred))
 
-R5 engine: half types not widened
-- pred = widen(pred)
-+ pass
-
-R34 engine: predictions used up
-- pred = _first(room.pred, len(pred)).copy_(pred)
-+ pred = widen(pred)
-
-R5 engine: a float16 gradient is rounded before it is scaled
-- ahead = pred.dtype != torch.float16
-+ ahead = True
-
-R10 engine: a second backward scales again
-- gradient, ctx.gradient = ctx.gradient, None
-+ gradient = ctx.gradient
-
-R11 engine: backward does not scale
-- gradient.mul_(grad[:, None] if grad.ndim == 1 else grad)
-+ pass
-
-kernels/engine.py
+kernels/blocks.py
     kernels/test_memory.py regression/test_finite.py::test_every_kind_of_box_against_every_kind
 
-R5 engine: a float16 gradient overflows
+R5 blocks: a float16 gradient overflows
 - gradient = gradient.clamp(-largest, largest)
 + pass
 
-R43 engine: everything in one block
-- blocks = -(-count * width // size)
-+ blocks = 1
+R43 blocks: everything in one block
+- return -(-pred.numel() // size)
++ return 1
+
+kernels/formula.py
+    test_contract.py kernels/test_dispatch.py
+
+R5 formula: half types not widened
+- pred = widen(pred)
++ pass
+
+kernels/autograd.py
+    test_contract.py kernels/test_dispatch.py
+
+R2 plain formula: weight 0 times NaN
+- pred = _zeroed(pred, zero)
++ pass
+
+R5 autograd: a float16 gradient is rounded before it is scaled
+- now = pred.dtype != torch.float16
++ now = True
+
+R10 autograd: a second backward scales again
+- gradient, ctx.gradient = ctx.gradient, None
++ gradient = ctx.gradient
+
+R11 autograd: backward does not scale
+- gradient.mul_(grad[:, None] if grad.ndim == 1 else grad)
++ pass
 
 kernels/reduction.py
     test_contract.py kernels/test_reduction.py
@@ -762,7 +772,7 @@ R7 closed form: the fading of a large loss overflows
 + slope.mul_(gamma * loss).add_(p)
 
 classification/softmax_focal.py
-    classification/test_softmax_focal.py kernels/test_engine.py
+    classification/test_softmax_focal.py kernels/test_dispatch.py
 
 R21 softmax focal loss: fades with p
 - gamma * _log_rest(x, log_p)
@@ -782,7 +792,7 @@ R23 softmax focal loss: takes a scalar alpha
 
 kernels/binary.py
     classification/test_sigmoid_focal.py classification/test_sigmoid_cross_entropy.py
-    classification/test_label_smoothing.py test_contract.py kernels/test_engine.py
+    classification/test_label_smoothing.py test_contract.py kernels/test_dispatch.py
 
 R23 alpha: inverted
 - yes, no = float(alpha), 1.0 - alpha
@@ -822,7 +832,7 @@ R58 label smoothing: teaches ignored rows
 
 kernels/softmax.py
     classification/test_softmax_cross_entropy.py classification/test_label_smoothing.py
-    test_contract.py kernels/test_engine.py
+    test_contract.py kernels/test_dispatch.py
 
 R35 class weights: but a mean over the plain count
 - count = counted.sum() if scale is None else torch.where(counted, scale[target], 0).sum()

@@ -8,7 +8,7 @@ def test_every_bug_has_its_place():
 
 
 def test_a_bug_without_its_place_is_named():
-    (bug,) = bugs_of("kernels/engine.py tests\n\nR1 gone\n- no such line\n+ pass")
+    (bug,) = bugs_of("kernels/blocks.py tests\n\nR1 gone\n- no such line\n+ pass")
     assert astray(ROOT, [bug]) == [
-        "gone: 'no such line' occurs 0 times in detloss/kernels/engine.py, not once"
+        "gone: 'no such line' occurs 0 times in detloss/kernels/blocks.py, not once"
     ]

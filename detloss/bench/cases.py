@@ -13,7 +13,7 @@ from torch import Tensor
 import detloss
 from detloss.bench.measure import Case, Run
 from detloss.classification import sigmoid_focal_loss
-from detloss.kernels.engine import plain_formulas
+from detloss.kernels import plain_formulas
 from detloss.registry import CLASSIFICATION
 from detloss.regression import ciou_loss, diou_loss, giou_loss
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from detloss.kernels.engine import Formula, run
+from detloss.kernels.dispatch import run
+from detloss.kernels.formula import Formula
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
     check_label_smoothing,

@@ -1,18 +1,22 @@
 """The overlap family with its gradient, worked by hand.
 
-`Pair` measures pairs of boxes and carries gradients back to the first box of each, as autograd
-would do it for `detloss.boxes.overlaps`, ties of coordinates included, in a third of the passes
-over memory. A box is two intervals, so every length is (2, N): all widths, then all heights. The
-first corner of a box is kept with its sign turned, then both ends of an interval are alike: a
-length is their sum, and the longer interval has the larger ends.
+`BoxPairs` measures pairs of boxes and carries a loss's gradient back to the first box of each pair.
+It gives what autograd gives through `detloss.boxes.overlaps`, at ties of coordinates too, in a
+third of the passes over memory.
 
-Many pairs are cut into parts, one a core, so that N stands for two axes, (parts, pairs of a part).
-All that is computed of a part lies together in memory. PyTorch gives each core an equal share of
-the values, in the order of the memory, whatever the shape: so it is always the same core that works
-on a part, and what it needs is in its own cache. Otherwise up to half of it is in another core's.
+A box is an interval along x and one along y, so every length is (2, N): all widths, then all
+heights. The first end of an interval is kept with its sign turned. Then both ends are alike: the
+length of an interval is their sum, the hull has the larger of two ends, and the intersection the
+smaller one.
 
-On a CPU it is looked at once whether a box is so small, flat or inverted that a floor or a
-collapsed side needs its own slope.
+Many pairs are cut into parts, one for each core: N stands for two axes, (parts, pairs of a part).
+PyTorch gives each core an equal share of the values, in the order of the memory. All that is
+computed for a part lies together there, so the same core works on a part from the first operator to
+the last, and finds what it needs in its own cache.
+
+Some boxes need more than the plain gradient: where a side is below the floor or a box is inverted,
+the gradient of that floor or collapsed side comes in. On a CPU the pairs are looked at once; where
+there are no such boxes, these steps are left out.
 """
 
 import math
@@ -23,132 +27,163 @@ from torch import Tensor
 from detloss.tensors import sync_is_free
 
 LEAST_PART = 4096
-"""Pairs of a part at least; PyTorch spreads nothing over the cores that has under 32,768 values."""
+"""Pairs in a part at least. A tensor of four values a pair is then one that PyTorch computes on
+several cores; it leaves one of under 32,768 values to one core.
+"""
 
 
 def step(values: Tensor) -> Tensor:
-    """1 where positive, 0 where negative, 1/2 at 0: the slope of ``maximum(values, 0)``."""
+    """The derivative of ``maximum(values, 0)``: 1 where positive, 0 where negative, 1/2 at 0."""
     return values.sign().add_(1).mul_(0.5)
 
 
-def _parts(boxes: Tensor) -> int:
-    """Into how many parts to cut `boxes` (N, 4)."""
-    cores = torch.get_num_threads() if boxes.is_cpu else 1
-    return max(min(cores, len(boxes) // LEAST_PART), 1)
+class Parts:
+    """A number of pairs as parts of equal size, one for each core.
 
-
-def _all_above(values: Tensor, floor: float) -> bool:
-    """Whether all are; False also where looking is a wait."""
-    return sync_is_free(values) and values.numel() > 0 and values.amin().item() > floor
-
-
-class Pair:
-    """Pairs of boxes, (pairs, 4) each, and how the overlap moves with the first of a pair.
+    Where the pairs cannot be divided so, the last part begins before the one ahead of it ends, and
+    the pairs between are in both.
 
     Attributes:
-        hull: Width and height of the smallest box around both, (2, N).
-        shared: Sides of the intersection.
-        target_side: Sides of the second boxes.
-        hull_area: Area of the hull, (N,).
-        union: Area of the union.
-        iou: Intersection over union.
+        number: How many parts.
+        size: Pairs in each.
+    """
+
+    def __init__(self, count: int, *, is_cpu: bool) -> None:
+        cores = torch.get_num_threads() if is_cpu else 1
+        self.number = max(min(cores, count // LEAST_PART), 1)
+        self._count = count
+        self._stride = max(count // self.number, 1)  # from the beginning of a part to the next
+        self.size = count - (self.number - 1) * self._stride
+
+    def split(self, rows: Tensor) -> Tensor:
+        """A view of `rows` (pairs, ...) as (..., parts, pairs of a part)."""
+        parts: Tensor = rows.unfold(0, self.size, self._stride)
+        return parts.transpose(0, -2)
+
+    def write(self, rows: Tensor, values: Tensor) -> None:
+        """Writes `values` (..., parts, pairs of a part) over `rows` (pairs, ...)."""
+        parts = self.split(rows)
+        if self.size > self._stride:
+            # a pair in two parts is written once: its two values may differ in the last bit
+            parts[..., -1, self._stride :].copy_(values[..., -1, self._stride :])
+            parts, values = parts[..., : self._stride], values[..., : self._stride]
+        parts.copy_(values)
+
+    def join(self, values: Tensor) -> Tensor:
+        """`values` (parts, pairs of a part) as (pairs,)."""
+        if self.size == self._stride:
+            return values.flatten()
+        rows = values.new_empty(self._count)
+        self.write(rows, values)
+        return rows
+
+
+class BoxPairs:
+    """Pairs of boxes, their measures, and the gradient of a loss for the first box of each.
+
+    No method changes what another one returns.
+
+    Args:
+        first: Boxes (pairs, 4), such as predictions.
+        second: Boxes (pairs, 4), such as targets.
+        min_size: The least side, see `detloss.boxes.overlaps.floored_union`.
+
+    Attributes:
+        sides: Width and height of the first boxes, (2, N), at least 0.
+        target_sides: Those of the second boxes.
+        shared_sides: Those of the intersection.
+        hull_sides: Those of the smallest box around both.
+        hull_area: Area of that box, (N,).
+        union: Area of the union, (N,).
+        iou: Intersection over union, (N,).
     """
 
     def __init__(self, first: Tensor, second: Tensor, min_size: float) -> None:
-        self._count = len(first)
-        parts = _parts(first)
-        self._stride = max(self._count // parts, 1)
-        self._size = self._count - (parts - 1) * self._stride
-        # four boxes, two ends, two axes; `cat` takes an eighth of a transposed copy's time
-        planes = first.new_empty(parts, 16, self._size).transpose(0, 1)
-        torch.cat([self._parted(first), self._parted(second)], out=planes[8:])
-        boxes = planes.view(4, 2, 2, parts, self._size)
-        begin, end = boxes.unbind(1)
-        begin.neg_()
-        hull, intersection, a, b = boxes.unbind()
+        self.min_size = min_size
+        self._parts = Parts(len(first), is_cpu=first.is_cpu)
+        # four boxes x two ends x two axes; `cat` takes an eighth of a transposed copy's time
+        memory = first.new_empty(self._parts.number, 16, self._parts.size).transpose(0, 1)
+        torch.cat([self._parts.split(first), self._parts.split(second)], out=memory[8:])
+        self._measure_sides(memory.view(4, 2, 2, *memory.shape[1:]))
+        self._measure_areas()
 
-        def lengths() -> Tensor:
-            torch.maximum(a, b, out=hull)
-            torch.minimum(a, b, out=intersection)
+    def _measure_sides(self, ends: Tensor) -> None:
+        """All sides, from `ends` (4 boxes, 2 ends, 2 axes, N).
+
+        The boxes are hull, intersection, first and second; the first two are still to be filled in.
+        """
+        hull, intersection, first, second = ends.unbind()
+        begin, end = ends.unbind(1)  # (4, 2, N) each
+        begin.neg_()
+
+        def sides_of_all() -> Tensor:
+            torch.maximum(first, second, out=hull)
+            torch.minimum(first, second, out=intersection)
             return begin + end
 
-        self._lengths = lengths()
-        self.min_size = min_size
-        self._regular = _all_above(self._lengths[2:], min_size)
-        self._upright = None
-        if not self._regular:
-            self._upright = step(self._lengths[2])
+        self._sides = sides_of_all()
+        self._regular = _all_above(self._sides[2:], self.min_size)
+        self._upright: Tensor | None = None
+        if not self._regular:  # an inverted side collapses: its last end is maximum(first, last)
+            self._upright = step(self._sides[2])
             end[2:] = torch.maximum(-begin[2:], end[2:])
-            self._lengths = lengths()
-            self._lengths[2:].clamp_(min=0)
-        self.hull, self.shared, _, self.target_side = self._lengths.unbind()
-        self._between = b.sub_(a)
-        self._room = hull  # its ends are done with
-        self._meets = self.shared.sign()
-        self.shared.clamp_(min=0)
+            self._sides = sides_of_all()
+            self._sides[2:].clamp_(min=0)
+        self.hull_sides, self.shared_sides, self.sides, self.target_sides = self._sides.unbind()
+        self._meets = self.shared_sides.sign()
+        self.shared_sides.clamp_(min=0)
+        self._between = second.sub_(first)  # from the first box's ends to the second's, (2, 2, N)
+        self._scratch = hull, intersection  # whose ends are done with, (2, 2, N) each
 
-        width, height = self._lengths.unbind(1)
+    def _measure_areas(self) -> None:
+        """The areas and the IoU."""
+        width, height = self._sides.unbind(1)
         self.hull_area, shared, area, target_area = (width * height).unbind()
         self.union = area.add_(target_area).sub_(shared)
-        union, self._union_slope = self._floored_union()
-        self._per_union = union.reciprocal()
-        self.iou = shared.div_(union)
+        floored, self._union_derivative = self._floored_union()
+        self._per_union = floored.reciprocal()
+        self.iou = shared.div_(floored)
 
-    def _parted(self, rows: Tensor) -> Tensor:
-        """`rows`, (pairs, ...), as (..., parts, pairs of a part), a view.
+    def _floored_union(self) -> tuple[Tensor, Tensor | None]:
+        """`detloss.boxes.overlaps.floored_union`; its derivative, None where it is all 1; (N,)."""
+        if self._regular:
+            return self.union, None
+        floor = self.target_sides.clamp(min=self.min_size).prod(0)
+        floor = torch.where(floor > self.target_sides.prod(0), floor, 0)
+        return torch.maximum(self.union, floor), step(self.union - floor)
 
-        All parts are of a size: where the pairs cannot be divided so, a few are in two parts.
-        """
-        parts: Tensor = rows.unfold(0, self._size, self._stride)
-        return parts.transpose(0, -2)
-
-    def _write(self, rows: Tensor, values: Tensor) -> None:
-        """Writes `values` (..., N) over `rows`, (pairs, ...)."""
-        parted = self._parted(rows)
-        if self._size > self._stride:  # once what is in two parts: its last bit may differ there
-            parted[..., -1, self._stride :].copy_(values[..., -1, self._stride :])
-            parted, values = parted[..., : self._stride], values[..., : self._stride]
-        parted.copy_(values)
-
-    def rows(self, values: Tensor) -> Tensor:
-        """`values` (N,), one a pair, in one axis."""
-        if self._size == self._stride:
-            return values.flatten()
-        rows = values.new_empty(self._count)
-        self._write(rows, values)
-        return rows
+    @property
+    def offset(self) -> Tensor:
+        """From the centre of the second box to that of the first, (2, N)."""
+        begin, end = self._between.unbind()  # begin with its sign turned
+        return (begin - end).mul_(0.5)
 
     def floored(self, values: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
-        """``maximum(values, floor)`` and its slope, None where that is all 1.
+        """``maximum(values, floor)`` and its derivative, None where it is all 1.
 
-        It is where no side is below `min_size`, so of lengths the floor is that at most.
+        Args:
+            values: Lengths or their squares, (...,), of the second boxes or what contains them.
+            floor: `min_size` at most for lengths, its square for squares: then no value is below
+                it where no side is.
         """
         if self._regular:
             return values, None
         return values.clamp(min=floor), step(values - floor)
 
     def sides_with_floored_height(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Widths, ``maximum(height, min_size - width)`` and its slope, None where that is all 1.
+        """Widths, ``maximum(height, min_size - width)`` and its derivative, None where it is all 1.
 
-        (2, N): of the first boxes, then of the second.
+        Each (2, N): of the first boxes, then of the second.
         """
-        width, height = self._lengths[2:].unbind(1)
+        width, height = self._sides[2:].unbind(1)
         if self._regular:
             return width, height, None
         floor = self.min_size - width
         return width, torch.maximum(height, floor), step(height - floor)
 
-    def _floored_union(self) -> tuple[Tensor, Tensor | None]:
-        """`detloss.boxes.overlaps.floored_union` and its slope, None where that is all 1."""
-        if self._regular:
-            return self.union, None
-        floor = self.target_side.clamp(min=self.min_size).prod(0)
-        floor = torch.where(floor > self.target_side.prod(0), floor, 0)
-        return torch.maximum(self.union, floor), step(self.union - floor)
-
-    def twice_offset(self) -> Tensor:
-        """Twice the way from the centre of the second box to that of the first, (2, N)."""
-        return torch.sub(*self._between.unbind())
+    def rows(self, values: Tensor) -> Tensor:
+        """`values` (N,), one for each pair, as (pairs,)."""
+        return self._parts.join(values)
 
     def gradient(
         self,
@@ -157,58 +192,85 @@ class Pair:
         iou: Tensor | None = None,
         union: Tensor | None = None,
         hull_area: Tensor | None = None,
-        side: Tensor | None = None,
-        hull: Tensor | None = None,
+        sides: Tensor | None = None,
+        hull_sides: Tensor | None = None,
         offset: Tensor | None = None,
     ) -> None:
-        """Writes the gradient of a loss that falls with the overlap over `out`.
+        """Writes d loss / d first box over `out`, from d loss / d measure of each measure.
 
-        The shared sides grow with an end of the first box where it is the smaller one, the hull
-        where it is the larger one, each by half at a tie: a mean of both, and half of their
-        difference times the sign of what is left.
+        Where a measure depends on another one (the IoU on the union, an area on its sides), a
+        gradient here is beside that which comes through the other arguments.
 
         Args:
             out: (pairs, 4), or None to do nothing.
-            iou: How fast the loss falls with `iou`, (N,); None for 1, as ``1 - iou`` does.
-            union: How fast it falls with `union` (N,), beside that through the IoU.
-            hull_area: Its gradient for `hull_area`, (N,).
-            side: For the sides of the first boxes (2, N), beside that through their area.
-            hull: For `hull` (2, N), beside that through its area.
-            offset: For `offset`, (2, N).
+            iou: d loss / d `iou`, (N,); None for -1, as of ``1 - iou``.
+            union: d loss / d `union`, (N,); this and all that follows None for 0.
+            hull_area: d loss / d `hull_area`, (N,).
+            sides: d loss / d `sides`, (2, N).
+            hull_sides: d loss / d `hull_sides`, (2, N).
+            offset: d loss / d `offset`, (2, N).
         """
         if out is None:
             return
-        shared, area = self._per_union, self.iou * self._per_union
-        if self._union_slope is not None:
-            area.mul_(self._union_slope)
+        by_shared, by_union = self._gradient_of_areas(iou, union)
+        # the plain form, which autograd holds it against in test_box_pairs.py:
+        #   sides += area's gradient * the other side; shared_sides and hull_sides likewise
+        #   end = sides + shared_sides * step(shared_sides) * [first end is the smaller one]
+        #               + hull_sides * [first end is the larger one], 1/2 each at a tie
+        # with s = sign(second end - first end) the brackets are (1 + s) / 2 and (1 - s) / 2, so
+        #   end = sides + step * shared_sides / 2 + hull_sides / 2
+        #               + s * (step * shared_sides / 2 - hull_sides / 2)
+        by_area = [by_shared, by_union] if hull_area is None else [hull_area, by_shared, by_union]
+        other_sides = (
+            self._sides[3 - len(by_area) : 3].flip(1).unbind()
+        )  # a copy, to be overwritten
+        *through_hull, by_shared_sides, by_end = (
+            other.mul_(gradient) for other, gradient in zip(other_sides, by_area, strict=True)
+        )
+        if through_hull:
+            hull_sides = through_hull[0] if hull_sides is None else through_hull[0].add_(hull_sides)
+        # times (1 + sign), which is 2 step
+        by_sign = by_shared_sides.addcmul_(by_shared_sides, self._meets)
+        by_end.add_(by_sign, alpha=0.25)
+        if sides is not None:
+            by_end.add_(sides)
+        if hull_sides is not None:
+            by_end.add_(hull_sides, alpha=0.5)
+            by_sign.sub_(hull_sides, alpha=2)
+        ends, sign = self._scratch
+        torch.sign(self._between, out=sign)
+        torch.addcmul(by_end, sign, by_sign, value=0.25, out=ends)
+        self._write_corners(out, ends, offset)
+
+    def _gradient_of_areas(self, iou: Tensor | None, union: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The gradients for the shared area and the union, (N,); the first area has the union's.
+
+        With ``IoU = shared / floored union`` and ``union = area + target area - shared``:
+        ``by_union = union - iou * IoU / floored union * floor's derivative`` and
+        ``by_shared = iou / floored union - by_union``.
+        """
+        by_union = self.iou * self._per_union  # for the gradient -1 of `iou`
+        if self._union_derivative is not None:
+            by_union.mul_(self._union_derivative)
         if iou is not None:
-            shared, area = shared * iou, area.mul_(iou)
+            by_union.mul_(iou).neg_()
         if union is not None:
-            area.sub_(union)
-        shared = shared + area  # how fast the loss falls
-        by_area = [shared, area] if hull_area is None else [hull_area, shared, area]
-        # of a product, each factor's slope is the other one
-        pulls = self._lengths[3 - len(by_area) : 3].flip(1).unbind()
-        *through_area, split, mean = (p.mul_(rate) for p, rate in zip(pulls, by_area, strict=True))
-        if through_area:
-            hull = through_area[0] if hull is None else through_area[0].add_(hull)
-        split.addcmul_(split, self._meets)  # twice what arrives
-        mean.sub_(split, alpha=0.25)
-        if side is not None:
-            mean.add_(side)
-        if hull is not None:
-            mean.add_(hull, alpha=0.5)
-            split.add_(hull, alpha=2)
-        ends = torch.addcmul(mean, self._between.sign_(), split, value=-0.25, out=self._room)
+            by_union.add_(union)
+        if iou is None:
+            return (by_union + self._per_union).neg_(), by_union
+        return torch.addcmul(-by_union, iou, self._per_union), by_union
+
+    def _write_corners(self, out: Tensor, ends: Tensor, offset: Tensor | None) -> None:
+        """Writes the gradient of the ends (2, 2, N), overwritten, as that of the corners."""
         begin, end = ends.unbind()
         begin.neg_()
-        if offset is not None:
+        if offset is not None:  # a centre is the mean of two corners
             ends.add_(offset, alpha=0.5)
         if self._upright is not None:  # the last corner is maximum(first, last)
             inverted = end * (1 - self._upright)
             begin.add_(inverted)
             end.sub_(inverted)
-        self._write(out, ends.flatten(0, 1))
+        self._parts.write(out, ends.flatten(0, 1))
 
 
 class CentreDistance:
@@ -216,20 +278,22 @@ class CentreDistance:
 
     Attributes:
         value: The quotient, (N,).
-        by_offset: Its slopes with the pair's `offset`, (2, N).
-        by_hull: Its slopes with the pair's `hull`, (2, N).
+        by_offset: d value / d `offset` of the pairs, (2, N).
+        by_hull_sides: d value / d `hull_sides` of the pairs, (2, N).
     """
 
-    def __init__(self, pair: Pair) -> None:
-        diagonal, slope = pair.floored(_squared_length(*pair.hull.unbind()), pair.min_size**2)
-        offset = pair.twice_offset()
+    def __init__(self, pairs: BoxPairs) -> None:
+        squared = _squared_length(*pairs.hull_sides.unbind())
+        diagonal, derivative = pairs.floored(squared, pairs.min_size**2)
+        offset = pairs.offset
         per_diagonal = diagonal.reciprocal()
-        self.value = _squared_length(*offset.unbind()).mul_(per_diagonal).mul_(0.25)
-        self.by_offset = offset.mul_(per_diagonal)
-        shrink = per_diagonal.mul_(self.value).mul_(-2)
-        if slope is not None:
-            shrink.mul_(slope)
-        self.by_hull = pair.hull * shrink
+        self.value = _squared_length(*offset.unbind()).mul_(per_diagonal)
+        by_square = per_diagonal.mul_(2)  # d x^2 is 2 x dx, above as below the line
+        self.by_offset = offset.mul_(by_square)
+        by_square.mul_(self.value).neg_()
+        if derivative is not None:
+            by_square.mul_(derivative)
+        self.by_hull_sides = pairs.hull_sides * by_square
 
 
 class AspectDifference:
@@ -237,21 +301,27 @@ class AspectDifference:
 
     Attributes:
         value: v in [0, 1], (N,).
-        by_side: Its slopes with the sides of the first boxes, (2, N).
+        by_sides: d value / d `sides` of the pairs, (2, N).
     """
 
-    def __init__(self, pair: Pair) -> None:
-        widths, heights, slope = pair.sides_with_floored_height()
+    def __init__(self, pairs: BoxPairs) -> None:
+        widths, heights, derivative = pairs.sides_with_floored_height()
         angle, target_angle = torch.atan2(widths, heights).unbind()
         difference = target_angle.sub_(angle)
         self.value = difference.square().mul_(4 / math.pi**2)
         width, height = widths[0], heights[0]
+        # d atan2(w, h) is (h dw - w dh) / (w^2 + h^2)
         turn = difference.div_(_squared_length(width, height)).mul_(8 / math.pi**2)
-        self.by_side = torch.stack([-height, width], dim=1).transpose(0, 1).mul_(turn)
-        if slope is not None:
-            by_width, by_height = self.by_side
-            by_width.sub_(by_height * (1 - slope[0]))  # the floor shrinks as the width grows
-            by_height.mul_(slope[0])
+        self.by_sides = torch.stack([-height, width], dim=1).transpose(0, 1).mul_(turn)
+        if derivative is not None:
+            by_width, by_height = self.by_sides
+            by_width.sub_(by_height * (1 - derivative[0]))  # the floor shrinks as the width grows
+            by_height.mul_(derivative[0])
+
+
+def _all_above(values: Tensor, floor: float) -> bool:
+    """Whether all are; False also where looking needs a host sync."""
+    return sync_is_free(values) and values.numel() > 0 and values.amin().item() > floor
 
 
 def _squared_length(x: Tensor, y: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from detloss.boxes.checking import check_boxes
-from detloss.kernels.engine import Formula, run
+from detloss.kernels.dispatch import run
+from detloss.kernels.formula import Formula
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight
 from detloss.tensors import check_floating, check_same_shape, wide_type
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from detloss.kernels.dispatch import run
 from detloss.kernels.elementary import exponential_
-from detloss.kernels.engine import Formula, run
+from detloss.kernels.formula import Formula
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
     check_label_smoothing,
@@ -125,7 +126,7 @@ def softmax_loss(
         return loss
 
     return run(
-        Formula(formula, None if of_class is None else fused, lean=of_index),
+        Formula(formula, None if of_class is None else fused, large_blocks=of_index),
         logits,
         target,
         weight=weight,

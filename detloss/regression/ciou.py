@@ -7,7 +7,7 @@ from torch import Tensor
 
 from detloss.boxes.overlaps import TINY, ciou, least_side
 from detloss.kernels import Reduction, box_loss
-from detloss.kernels.box_pairs import AspectDifference, CentreDistance, Pair
+from detloss.kernels.box_pairs import AspectDifference, BoxPairs, CentreDistance
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 
@@ -75,17 +75,17 @@ def _ciou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    pair = Pair(pred, target, least_side(eps))
-    distance = CentreDistance(pair)
-    aspect = AspectDifference(pair)
-    alpha = aspect.value / (1 - pair.iou).clamp_(min=0).add_(aspect.value).clamp_(min=TINY)
-    pair.gradient(
+    pairs = BoxPairs(pred, target, least_side(eps))
+    distance = CentreDistance(pairs)
+    aspect = AspectDifference(pairs)
+    alpha = aspect.value / (1 - pairs.iou).clamp_(min=0).add_(aspect.value).clamp_(min=TINY)
+    pairs.gradient(
         gradient,
-        hull=distance.by_hull,
+        sides=aspect.by_sides.mul_(alpha),
+        hull_sides=distance.by_hull_sides,
         offset=distance.by_offset,
-        side=aspect.by_side.mul_(alpha),
     )
-    return pair.rows(distance.value.addcmul_(alpha, aspect.value).sub_(pair.iou).add_(1))
+    return pairs.rows(distance.value.addcmul_(alpha, aspect.value).sub_(pairs.iou).add_(1))
 
 
 @REGRESSION.register("ciou")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from detloss.boxes.overlaps import diou, least_side
 from detloss.kernels import Reduction, box_loss
-from detloss.kernels.box_pairs import CentreDistance, Pair
+from detloss.kernels.box_pairs import BoxPairs, CentreDistance
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 
@@ -71,14 +71,14 @@ def _diou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    pair = Pair(pred, target, least_side(eps))
-    distance = CentreDistance(pair)
-    pair.gradient(
+    pairs = BoxPairs(pred, target, least_side(eps))
+    distance = CentreDistance(pairs)
+    pairs.gradient(
         gradient,
-        hull=distance.by_hull,
+        hull_sides=distance.by_hull_sides,
         offset=distance.by_offset,
     )
-    return pair.rows(distance.value.sub_(pair.iou).add_(1))
+    return pairs.rows(distance.value.sub_(pairs.iou).add_(1))
 
 
 @REGRESSION.register("diou")

@@ -3,11 +3,12 @@
 from functools import partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from detloss.boxes.overlaps import giou, least_side
 from detloss.kernels import Reduction, box_loss
-from detloss.kernels.box_pairs import Pair
+from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 
@@ -71,18 +72,19 @@ def _giou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    pair = Pair(pred, target, least_side(eps))
-    sides, slope = pair.floored(pair.hull, pair.min_size)
-    area = pair.hull_area if slope is None else sides[0] * sides[1]
+    pairs = BoxPairs(pred, target, least_side(eps))
+    sides, derivative = pairs.floored(pairs.hull_sides, pairs.min_size)
+    area = pairs.hull_area if derivative is None else sides[0] * sides[1]
     per_hull = area.reciprocal()
-    empty = (pair.hull_area - pair.union).mul_(per_hull)  # share that neither box covers
-    pair.gradient(
-        gradient,
-        union=per_hull,
-        hull_area=per_hull.addcmul(empty, per_hull, value=-1) if slope is None else per_hull,
-        hull=None if slope is None else slope.mul_(sides.flip(0)).mul_(empty * per_hull).neg_(),
-    )
-    return pair.rows(empty.sub_(pair.iou).add_(1))
+    empty = (pairs.hull_area - pairs.union).mul_(per_hull)  # share that neither box covers
+    by_union = -per_hull
+    if derivative is None:  # empty is 1 - union / hull_area
+        by_hull_area, by_hull_sides = torch.addcmul(per_hull, empty, by_union), None
+    else:  # empty is (hull_area - union) / (width * height), with floored sides
+        by_hull_area = per_hull
+        by_hull_sides = derivative.mul_(sides.flip(0)).mul_(empty * by_union)
+    pairs.gradient(gradient, union=by_union, hull_area=by_hull_area, hull_sides=by_hull_sides)
+    return pairs.rows(empty.sub_(pairs.iou).add_(1))
 
 
 @REGRESSION.register("giou")

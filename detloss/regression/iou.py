@@ -7,7 +7,7 @@ from torch import Tensor
 
 from detloss.boxes.overlaps import iou, least_side
 from detloss.kernels import Reduction, box_loss
-from detloss.kernels.box_pairs import Pair
+from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 
@@ -85,16 +85,16 @@ def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor
 def _fused(
     pred: Tensor, gradient: Tensor | None, target: Tensor, mode: IoUMode, eps: float
 ) -> Tensor:
-    pair = Pair(pred, target, least_side(eps))
+    pairs = BoxPairs(pred, target, least_side(eps))
     if mode == "log":
-        overlap = pair.iou.clamp(min=eps)
-        loss, fall = -overlap.log(), overlap.reciprocal() * (pair.iou >= eps)
+        overlap = pairs.iou.clamp(min=eps)
+        loss, by_iou = -overlap.log(), -overlap.reciprocal() * (pairs.iou >= eps)
     elif mode == "square":
-        loss, fall = 1 - pair.iou * pair.iou, 2 * pair.iou
+        loss, by_iou = 1 - pairs.iou * pairs.iou, -2 * pairs.iou
     else:
-        loss, fall = 1 - pair.iou, None
-    pair.gradient(gradient, iou=fall)
-    return pair.rows(loss)
+        loss, by_iou = 1 - pairs.iou, None
+    pairs.gradient(gradient, iou=by_iou)
+    return pairs.rows(loss)
 
 
 @REGRESSION.register("iou")

@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 from torch.testing import assert_close
 
 import detloss
-from detloss.kernels import engine
+from detloss.kernels import blocks, plain_formulas
 from detloss.registry import CLASSIFICATION, options_of
 from detloss.tensors import without_host_sync
 
@@ -70,11 +70,11 @@ def test_is_the_loss_of_smoothed_labels(name, label_smoothing, target):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 def test_blocks_give_what_autograd_gives(name, target, dtype, reduction, monkeypatch):
-    monkeypatch.setattr(engine, "BLOCK", 2 * CLASSES)
+    monkeypatch.setattr(blocks, "BLOCK", 2 * CLASSES)
     loss = build(name)
     arguments = (loss, *example(loss, target, dtype=dtype), torch.arange(7) * 0.5, reduction)
     found = value_and_gradient(*arguments)
-    with engine.plain_formulas():
+    with plain_formulas():
         expected = value_and_gradient(*arguments)
     assert_close(found, expected)
 

@@ -4,9 +4,19 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detloss.boxes.overlaps import ciou, diou, giou, iou
+from detloss.boxes.overlaps import (
+    area,
+    ciou,
+    corners,
+    diou,
+    giou,
+    hull_sides,
+    intersection,
+    iou,
+    sides,
+)
 from detloss.kernels import box_pairs
-from detloss.kernels.box_pairs import AspectDifference, CentreDistance, Pair, step
+from detloss.kernels.box_pairs import AspectDifference, BoxPairs, CentreDistance, step
 
 MIN_SIZE = 0.5
 """Between the sides of flat boxes on the grid, 0, and of the others."""
@@ -25,32 +35,34 @@ def autograd(measure, first, second, min_size):
     return losses.detach(), gradient
 
 
-def gradient_of(pair, **pulls):
-    out = torch.empty(len(pair.rows(pair.iou)), 4, dtype=pair.iou.dtype)
-    pair.gradient(out, **pulls)
+def gradient_of(pairs, **by_measures):
+    out = torch.empty(len(pairs.rows(pairs.iou)), 4, dtype=pairs.iou.dtype)
+    pairs.gradient(out, **by_measures)
     return out
 
 
 def by_hand(kind, first, second, min_size):
-    pair = Pair(first, second, min_size)
+    pairs = BoxPairs(first, second, min_size)
     if kind is iou:
-        return pair.rows(1 - pair.iou), gradient_of(pair)
+        return pairs.rows(1 - pairs.iou), gradient_of(pairs)
     if kind is giou:
-        sides = pair.hull.clamp(min=min_size)
+        sides = pairs.hull_sides.clamp(min=min_size)
         floored = sides.prod(0)
-        empty = (pair.hull_area - pair.union) / floored
-        hull = -empty / sides * step(pair.hull - min_size)
-        gradient = gradient_of(pair, union=1 / floored, hull_area=1 / floored, hull=hull)
-        return pair.rows(1 - pair.iou + empty), gradient
-    distance = CentreDistance(pair)
-    pulls = {"hull": distance.by_hull, "offset": distance.by_offset}
-    loss = 1 - pair.iou + distance.value
+        empty = (pairs.hull_area - pairs.union) / floored
+        by_sides = -empty / sides * step(pairs.hull_sides - min_size)
+        gradient = gradient_of(
+            pairs, union=-1 / floored, hull_area=1 / floored, hull_sides=by_sides
+        )
+        return pairs.rows(1 - pairs.iou + empty), gradient
+    distance = CentreDistance(pairs)
+    by_measures = {"hull_sides": distance.by_hull_sides, "offset": distance.by_offset}
+    loss = 1 - pairs.iou + distance.value
     if kind is diou:
-        return pair.rows(loss), gradient_of(pair, **pulls)
-    aspect = AspectDifference(pair)
-    alpha = aspect.value / (1 - pair.iou + aspect.value).clamp(min=1e-16)
-    gradient = gradient_of(pair, **pulls, side=alpha * aspect.by_side)
-    return pair.rows(loss + alpha * aspect.value), gradient
+        return pairs.rows(loss), gradient_of(pairs, **by_measures)
+    aspect = AspectDifference(pairs)
+    alpha = aspect.value / (1 - pairs.iou + aspect.value).clamp(min=1e-16)
+    gradient = gradient_of(pairs, **by_measures, sides=alpha * aspect.by_sides)
+    return pairs.rows(loss + alpha * aspect.value), gradient
 
 
 @pytest.mark.parametrize("measure", [iou, giou, diou, ciou], ids=lambda m: m.__name__)
@@ -80,7 +92,7 @@ def test_parts_for_several_cores(measure, cores, count, monkeypatch):
     loss, gradient = by_hand(measure, first, second, MIN_SIZE)
     assert_close(loss, expected)
     assert_close(gradient, expected_gradient)
-    assert len(Pair(first, second, MIN_SIZE).iou) == min(cores, count // 600)
+    assert len(BoxPairs(first, second, MIN_SIZE).iou) == min(cores, count // 600)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +110,59 @@ def test_step(value, expected):
 def test_worked_by_hand():
     """Sides 2 x 1 inside a target of area 8: IoU 1/4; wider by dx, 1 - IoU falls by 1/8 dx."""
     first, second = torch.tensor([[1.0, 0.5, 3.0, 1.5]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]])
-    pair = Pair(first, second, MIN_SIZE)
-    assert pair.iou.item() == 0.25
+    pairs = BoxPairs(first, second, MIN_SIZE)
+    assert pairs.iou.item() == 0.25
     expected = torch.tensor([[0.125, 0.25, -0.125, -0.25]])
-    assert_close(gradient_of(pair), expected)
-    assert_close(gradient_of(pair, iou=torch.tensor([3.0])), 3 * expected)
+    assert_close(gradient_of(pairs), expected)
+    assert_close(gradient_of(pairs, iou=torch.tensor([-3.0])), 3 * expected)
+
+
+def measures_of(first, second):
+    """What `BoxPairs` measures, by the plain formulas."""
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = corners(first), corners(second)
+    width, height = hull_sides(first, second)
+    return {
+        "iou": iou(first, second, MIN_SIZE),
+        "union": area(first) + area(second) - intersection(first, second),
+        "hull_area": width * height,
+        "sides": torch.stack(sides(first)),
+        "hull_sides": torch.stack([width, height]),
+        "offset": torch.stack([x1 + x2 - u1 - u2, y1 + y2 - v1 - v2]) / 2,
+    }
+
+
+def tying_pairs(kind):
+    first, second = grid_boxes(2000, 0), grid_boxes(2000, 1)
+    upright = (first[:, 2:] > first[:, :2]).all(1) & (second[:, 2:] > second[:, :2]).all(1)
+    return (first[upright], second[upright]) if kind == "upright" else (first, second)
+
+
+@pytest.mark.parametrize("kind", ["any", "upright"])
+@pytest.mark.parametrize("name", ["iou", "union", "hull_area", "sides", "hull_sides", "offset"])
+def test_each_argument_is_the_gradient_for_the_measure_of_its_name(name, kind):
+    """The plain form of `BoxPairs.gradient`: the loss is any sum of measures, and -IoU or not."""
+    first, second = tying_pairs(kind)
+    measures = measures_of(first.requires_grad_(), second)
+    pairs = BoxPairs(first.detach(), second, MIN_SIZE)
+    measured = getattr(pairs, name)
+    assert_close(measured.reshape(measures[name].shape), measures[name].detach())
+
+    by_measure = torch.randn(measures[name].shape, dtype=torch.float64)
+    loss = (by_measure * measures[name]).sum() - (measures["iou"].sum() if name != "iou" else 0)
+    (expected,) = torch.autograd.grad(loss, first)
+    assert_close(gradient_of(pairs, **{name: by_measure.reshape(measured.shape)}), expected)
+
+
+@pytest.mark.parametrize("kind", ["any", "upright"])
+def test_the_order_of_the_calls_does_not_matter(kind):
+    first, second = tying_pairs(kind)
+    pairs, others = BoxPairs(first, second, MIN_SIZE), BoxPairs(first, second, MIN_SIZE)
+    gradient = gradient_of(pairs)
+    distance, aspect = CentreDistance(pairs), AspectDifference(pairs)
+    expected_aspect, expected = AspectDifference(others), CentreDistance(others)
+    for name in ("value", "by_offset", "by_hull_sides"):
+        assert torch.equal(getattr(distance, name), getattr(expected, name))
+    for name in ("value", "by_sides"):
+        assert torch.equal(getattr(aspect, name), getattr(expected_aspect, name))
+    assert torch.equal(gradient_of(pairs), gradient)
+    assert torch.equal(gradient_of(others), gradient)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from detloss.kernels.engine import plain_formulas
+from detloss.kernels import plain_formulas
 from detloss.regression import DistributionFocalLoss, distribution_focal_loss
 
 INFINITY = float("inf")

@@ -1,4 +1,4 @@
-"""The engine: however a formula is run, it is the same loss. Over every registered loss."""
+"""Whichever way a call takes, it is the same loss. Over every registered loss."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from registered import LOSSES, space_of
 from torch.testing import assert_close
 
 import detloss
-from detloss.kernels import engine
+from detloss.kernels import Formula, blocks, plain_formulas
 
 CLASSES = 4
 REDUCTIONS = ("none", "sum", "mean")
@@ -37,14 +37,14 @@ def each(request):
 
 def plainly(function):
     """Runs a loss by its plain formula and autograd on the whole tensor."""
-    with engine.plain_formulas():
+    with plain_formulas():
         return function()
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    for name in ("BLOCK", "LEAN_BLOCK"):
-        monkeypatch.setattr(engine, name, 2 * CLASSES)
+    for name in ("BLOCK", "LARGE_BLOCK"):
+        monkeypatch.setattr(blocks, name, 2 * CLASSES)
 
 
 def value_and_gradient(loss, pred, target, weight, reduction):
@@ -144,13 +144,13 @@ def test_no_gradient_is_computed_under_no_grad(each, monkeypatch):
     pred, target = example(space)
     expected = loss(pred, target)
     gradients = []
-    compute = engine.Formula.compute
+    compute = Formula.compute
 
     def watched(formula, pred, gradient, *rows):
         gradients.append(gradient)
         return compute(formula, pred, gradient, *rows)
 
-    monkeypatch.setattr(engine.Formula, "compute", watched)
+    monkeypatch.setattr(Formula, "compute", watched)
     with torch.no_grad():
         assert torch.equal(loss(pred, target), expected.detach())
     assert torch.equal(loss(pred.detach(), target), expected.detach())
