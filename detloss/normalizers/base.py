@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, distributed
 
 from detloss.registry import NonNegative, Part
+from detloss.tensors import widen
 
 Per = Literal["batch", "image", "images", "level"]
 Floor = NonNegative | Literal["none", "images"]
@@ -118,7 +119,14 @@ class CountNormalizer(Normalizer):
         sync: Whether the batch is that of all ranks, see `Normalizer`.
         floor_after_ranks: With `sync`, whether `plus` and `floor` apply to the mean of the ranks,
             as much other code has it; otherwise to their sum, as one process would apply them.
+
+    Raises:
+        ValueError: For `per` "level" of what has no levels, or `floor` "images" with `per`
+            "images".
     """
+
+    has_levels: ClassVar[bool] = True
+    """Whether `count` is of each anchor, so that each pyramid level has a count."""
 
     def __init__(
         self,
@@ -131,6 +139,11 @@ class CountNormalizer(Normalizer):
         floor_after_ranks: bool = False,
     ) -> None:
         super().__init__()
+        if per == "level" and not self.has_levels:
+            raise ValueError(
+                f"per must be 'batch', 'image' or 'images', since {self.type_name} have no levels, "
+                "got 'level'"
+            )
         if per == "images" and floor == "images":
             raise ValueError("floor must be a number or 'none' with per 'images', got 'images'")
         self.per = per
@@ -142,22 +155,16 @@ class CountNormalizer(Normalizer):
 
     @abstractmethod
     def count(self, rows: TermRows) -> Tensor:
-        """(B, A) what each anchor counts, or (B,) each image."""
+        """(B, A) what each anchor counts; (B,) what each image counts, without `has_levels`."""
         raise NotImplementedError
 
     def local(self, rows: TermRows) -> Tensor:
         """See `Normalizer.local`: the count or those of the levels, and the number of images."""
-        count = self.count(rows)
         if self.per == "level":
-            if count.ndim == 1:
-                raise ValueError(
-                    f"normalizer {self.type_name}: per must be batch, image or images, since it "
-                    "has no levels, got 'level'"
-                )
-            levels = torch.split(count, list(rows.level_sizes), 1)
+            levels = torch.split(widen(self.count(rows)), list(rows.level_sizes), 1)
             counted = torch.stack([level.sum() for level in levels])
         else:
-            of_image = _of_image(count)
+            of_image = self._of_image(rows)
             if self.per == "images" and isinstance(self.floor, int | float):
                 of_image = of_image.clamp(min=self.floor)
             counted = of_image.sum()[None]
@@ -166,23 +173,30 @@ class CountNormalizer(Normalizer):
 
     def divisor(self, total: Tensor, rows: TermRows, ranks: int) -> Tensor:
         """See `Normalizer.divisor`."""
-        images = total[-1] / ranks
+        images = total[-1]
         if self.per == "image":
-            count, share = _floating(_of_image(self.count(rows))), 1.0
+            count, share = _floating(self._of_image(rows)), 1.0
         else:
             count = total[:-1] / ranks
             share = 1.0 if self.floor_after_ranks else 1 / ranks
+        # an image's own count is not shared among the ranks; the others are, and so are the images
+        added = images if self.per == "image" and not self.floor_after_ranks else images / ranks
         if self.plus:
-            count = count + (images if self.plus == "images" else share)
+            count = count + (added if self.plus == "images" else share)
         if self.floor == "images":
-            count = torch.maximum(count, images)
+            count = torch.maximum(count, added)
         elif isinstance(self.floor, int | float) and self.per != "images":
             count = count.clamp(min=self.floor * share)
         if self.per == "image":
-            count = count * images
+            count = count * (images / ranks)
         if self.times_images:
-            count = count / total[-1]
+            count = count / images
         return count if self.per in ("image", "level") else count[0]
+
+    def _of_image(self, rows: TermRows) -> Tensor:
+        """(B,) what each image counts."""
+        count = self.count(rows)
+        return widen(count).sum(1) if self.has_levels else count
 
 
 def divisors(normalizers: Sequence[tuple[Normalizer, TermRows]]) -> list[Tensor]:
@@ -196,12 +210,13 @@ def divisors(normalizers: Sequence[tuple[Normalizer, TermRows]]) -> list[Tensor]
         world if normalizer.sync and normalizer.training else 1 for normalizer, _ in normalizers
     ]
     shared = [index for index, together in enumerate(ranks) if together > 1]
-    if shared:
-        summed = torch.cat([counts[index] for index in shared])
+    if any(len(counts[index]) for index in shared):
+        # float64, since the type of a count depends on the targets that this rank has
+        summed = torch.cat([counts[index].double() for index in shared])
         distributed.all_reduce(summed)
         totals = torch.split(summed, [len(counts[index]) for index in shared])
         for index, total in zip(shared, totals, strict=True):
-            counts[index] = total
+            counts[index] = total.to(counts[index].dtype)
     return [
         normalizer.divisor(total, rows, together)
         for (normalizer, rows), total, together in zip(normalizers, counts, ranks, strict=True)
@@ -211,11 +226,6 @@ def divisors(normalizers: Sequence[tuple[Normalizer, TermRows]]) -> list[Tensor]
 def _world_size() -> int:
     together = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if together else 1
-
-
-def _of_image(count: Tensor) -> Tensor:
-    """(B,) what each image counts, of (B, A) or (B,)."""
-    return count.sum(1) if count.ndim == 2 else count
 
 
 def _floating(count: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """A term over the ground truths."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from detloss.normalizers.base import CountNormalizer, TermRows
@@ -21,6 +23,8 @@ class GroundTruthsNormalizer(CountNormalizer):
         Carion et al., "End-to-End Object Detection with Transformers" (DETR), ECCV 2020,
         arXiv:2005.12872: box losses are normalised by the number of objects in the batch.
     """
+
+    has_levels: ClassVar[bool] = False
 
     def count(self, rows: TermRows) -> Tensor:
         """See `CountNormalizer.count`."""
