@@ -5,6 +5,7 @@ from torch import Tensor
 
 from detloss.qualities.base import Positives, Quality
 from detloss.registry import QUALITIES
+from detloss.tensors import widen
 
 
 @QUALITIES.register("centerness")
@@ -33,9 +34,9 @@ class CenternessQuality(Quality):
 
     def forward(self, positives: Positives) -> Tensor:
         """See `Quality.forward`."""
-        first, last = positives.anchors.chunk(2, -1)
+        first, last = widen(positives.anchors).chunk(2, -1)
         centre = (first + last) / 2
-        begin, end = positives.truth_boxes.chunk(2, -1)
+        begin, end = widen(positives.truth_boxes).chunk(2, -1)
         before, after = centre - begin, end - centre
         nearer, farther = torch.minimum(before, after), torch.maximum(before, after)
         share = nearer.clamp(min=0) / torch.where(farther > 0, farther, 1)

@@ -2,11 +2,11 @@
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from detloss.qualities.base import Positives, Quality
 from detloss.registry import QUALITIES
+from detloss.tensors import widen
 
 
 @QUALITIES.register("confidence")
@@ -16,6 +16,7 @@ class ConfidenceQuality(Quality):
     As the weight of a box loss it makes the boxes count that will be kept.
 
     Example:
+        >>> import torch
         >>> from types import SimpleNamespace
         >>> ConfidenceQuality()(SimpleNamespace(probabilities=torch.tensor([[0.25, 0.75]])))
         tensor([0.7500])
@@ -32,6 +33,7 @@ class ConfidenceQuality(Quality):
 
     def forward(self, positives: Positives) -> Tensor:
         """See `Quality.forward`."""
-        if not positives.probabilities.shape[-1]:
-            return torch.zeros_like(positives.probabilities[:, :0].sum(-1))
-        return positives.probabilities.amax(-1)
+        probabilities = widen(positives.probabilities)
+        if not probabilities.shape[-1]:
+            return probabilities.sum(-1)
+        return probabilities.amax(-1)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from detloss.qualities.base import Positives, Quality
 from detloss.registry import QUALITIES
+from detloss.tensors import widen
 
 
 @QUALITIES.register("score")
@@ -30,4 +31,4 @@ class ScoreQuality(Quality):
 
     def forward(self, positives: Positives) -> Tensor:
         """See `Quality.forward`."""
-        return positives.score
+        return widen(positives.score)
