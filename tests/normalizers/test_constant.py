@@ -1,9 +1,9 @@
 """The loss of a batch over a fixed number."""
 
 import pytest
-import torch
+from term_rows import normalized, on_ranks, random_rows, term_rows
 
-from detloss.normalizers import ConstantNormalizer, Counts
+from detloss.normalizers import ConstantNormalizer
 
 
 @pytest.mark.parametrize(
@@ -14,14 +14,20 @@ from detloss.normalizers import ConstantNormalizer, Counts
         pytest.param(0.5, [0, 0], [0.5, 0.25], 1.5, id="below 1: it multiplies"),
     ],
 )
-def test_worked_by_hand(value, positives, sums, expected, normalized):
+def test_worked_by_hand(value, positives, sums, expected):
     assert normalized(ConstantNormalizer(value=value), positives, sums) == expected
 
 
-@pytest.mark.parametrize("positives", [[0, 0], [1, 7], [100, 100]])
-def test_positives_do_not_matter(positives):
-    divisor = ConstantNormalizer(value=0.25)(Counts(positives=torch.tensor(positives)))
-    assert divisor.tolist() == [0.25, 0.25]
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_counted(seed):
+    assert ConstantNormalizer(value=0.25)(random_rows(3, seed=seed)).item() == 0.25
+
+
+def test_it_divides_the_sum_over_the_ranks():
+    """The gradients of two ranks are averaged: (a / 10 + b / 10) / 2 = (a + b) / 20."""
+    ranks = [term_rows([4, 0]), term_rows([1])]
+    divisors = on_ranks(ConstantNormalizer(value=20.0, sync=True), ranks)
+    assert [divisor.item() for divisor in divisors] == [10, 10]
 
 
 @pytest.mark.parametrize(

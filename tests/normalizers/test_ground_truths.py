@@ -1,9 +1,12 @@
-"""The loss of a batch over its ground truths."""
+"""A term over the ground truths."""
 
 import pytest
 import torch
+from scenes import build, grid_anchors, random_predictions, random_targets
+from term_rows import term_rows
 
-from detloss.normalizers import Counts, GroundTruthsNormalizer
+import detloss
+from detloss.normalizers import GroundTruthsNormalizer
 
 
 @pytest.mark.parametrize(
@@ -15,12 +18,39 @@ from detloss.normalizers import Counts, GroundTruthsNormalizer
     ],
 )
 def test_worked_by_hand(ground_truths, expected):
-    counts = Counts(
-        positives=torch.full((len(ground_truths),), 9), ground_truths=torch.tensor(ground_truths)
+    rows = term_rows([9] * len(ground_truths), ground_truths=ground_truths)
+    assert GroundTruthsNormalizer()(rows).item() == expected
+
+
+@pytest.mark.parametrize(
+    ("per", "expected"),
+    [
+        pytest.param("image", [8.0, 2.0], id="4 of the first, 1 at least of the second, of two"),
+        pytest.param("images", 5.0, id="4 and at least 1"),
+    ],
+)
+def test_of_images(per, expected):
+    rows = term_rows([1, 1], ground_truths=[4, 0])
+    assert GroundTruthsNormalizer(per=per)(rows).tolist() == expected
+
+
+def test_an_ignore_region_is_nothing_to_learn():
+    targets = random_targets([3, 2])
+    targets[0]["ignore"] = torch.tensor([False, True, False])
+    criterion = build(normalizer={"type": "ground_truths"})
+    anchors = grid_anchors()
+    output = criterion(random_predictions(2, len(anchors)), targets, anchors=anchors)
+    assert {name: divisor.item() for name, divisor in output.divisors.items()} == {
+        "classification": 4,
+        "box": 4,
+    }
+
+
+def test_a_ground_truth_is_on_no_level():
+    message = (
+        "per must be 'batch', 'image' or 'images', since ground_truths have no levels, got 'level'"
     )
-    assert GroundTruthsNormalizer()(counts).tolist() == [expected] * len(ground_truths)
-
-
-def test_somebody_has_to_count():
-    with pytest.raises(ValueError, match="counts must have ground_truths, got None"):
-        GroundTruthsNormalizer()(Counts(positives=torch.tensor([1])))
+    with pytest.raises(ValueError, match=message):
+        GroundTruthsNormalizer(per="level")
+    with pytest.raises(detloss.ConfigError, match=f"normalizer: {message}"):
+        detloss.build_part("normalizer", {"type": "ground_truths", "per": "level"})

@@ -4,14 +4,16 @@ import copy
 
 import pytest
 import torch
+from term_rows import on_ranks, term_rows
 
-from detloss.normalizers import Counts, MovingAverageNormalizer
+from detloss.normalizers import MovingAverageNormalizer
 
 
 def step(normalizer, *positives):
-    divisor = normalizer(Counts(positives=torch.tensor(positives)))
-    assert divisor.shape == (len(positives),)
-    return divisor[0].item()
+    rows = term_rows(positives, anchors=max(positives))
+    divisor = normalizer(rows)
+    assert divisor.shape == ()
+    return divisor.item()
 
 
 def test_worked_by_hand():
@@ -25,6 +27,13 @@ def test_worked_by_hand():
 @pytest.mark.parametrize(("momentum", "expected"), [(0.0, 7.0), (1.0, 40.0)])
 def test_the_ends_of_momentum(momentum, expected):
     assert step(MovingAverageNormalizer(momentum=momentum, initial=40.0), 7) == expected
+
+
+def test_ranks_average_what_they_have_together():
+    """(100 + 24) / 2 of both, divided by two ranks; each keeps the same average."""
+    ranks = [term_rows([15, 5], anchors=15), term_rows([4])]
+    normalizer = MovingAverageNormalizer(momentum=0.5, sync=True)
+    assert [divisor.item() for divisor in on_ranks(normalizer, ranks)] == [31, 31]
 
 
 def test_evaluation_leaves_it_as_it_is():
@@ -58,9 +67,9 @@ def test_may_be_made_without_memory_first():
 
 def test_a_divisor_given_away_does_not_change_with_the_next_step():
     normalizer = MovingAverageNormalizer(momentum=0.5)
-    divisor = normalizer(Counts(positives=torch.tensor([20])))
+    divisor = normalizer(term_rows([20], anchors=20))
     step(normalizer, 1)
-    assert divisor.tolist() == [60]
+    assert divisor.item() == 60
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """The loss of a batch over a number that the caller passes with it."""
 
 import pytest
-import torch
+from term_rows import term_rows
 
-from detloss.normalizers import Counts, SuppliedNormalizer
+from detloss.normalizers import SuppliedNormalizer
 
 
 @pytest.mark.parametrize("positives", [[4, 0], [0, 0], [1]])
@@ -13,7 +13,7 @@ def test_raises_wherever_the_caller_passed_no_number(positives):
         r"criterion\(\.\.\., normalizer=number\), got None"
     )
     with pytest.raises(ValueError, match=message):
-        SuppliedNormalizer()(Counts(positives=torch.tensor(positives)))
+        SuppliedNormalizer()(term_rows(positives))
 
 
 def test_has_no_options():
