@@ -9,16 +9,31 @@ from two_ranks import RANKS, SCENARIOS, learned, work
 
 @pytest.fixture(scope="module")
 def of_ranks(tmp_path_factory):
-    """What each rank learned in each scenario, from two processes that talk by gloo."""
+    """What each rank found, of two processes that talk by gloo."""
     folder = tmp_path_factory.mktemp("ranks")
     spawn(work, (folder,), nprocs=RANKS)
     return [torch.load(folder / str(rank)) for rank in range(RANKS)]
 
 
-@pytest.mark.parametrize(("name", "kind"), SCENARIOS)
-def test_ranks_learn_what_one_process_learns(of_ranks, name, kind):
-    alone, names = learned(name, kind)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_ranks_learn_what_one_process_learns(of_ranks, scenario):
+    alone, names = learned(scenario)
     for found in of_ranks:
-        state, rank_names = found[name, kind]
+        state, rank_names = found["learned"][scenario]
         assert rank_names == names
         assert_close(state, alone)
+
+
+def test_all_normalizers_of_a_criterion_ask_once_a_step(of_ranks):
+    assert [found["asked"]["step"] for found in of_ranks] == [1, 1]
+
+
+@pytest.mark.parametrize("mode", ["evaluation", "without sync"])
+def test_a_rank_may_call_alone(of_ranks, mode):
+    """Rank 0 did, while rank 1 went on."""
+    assert [found["asked"][mode] for found in of_ranks] == [0, 0]
+
+
+def test_the_floor_applies_to_the_sum_of_the_ranks_unless_it_comes_after(of_ranks):
+    """One positive on two ranks: max(1, 1) / 2, or as other code has it max(1 / 2, 1)."""
+    assert [found["floors"] for found in of_ranks] == [{False: 0.5, True: 1.0}] * 2
