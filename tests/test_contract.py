@@ -2,7 +2,9 @@
 
 import copy
 import inspect
+import math
 import pickle
+from contextlib import nullcontext
 from typing import get_args
 
 import pytest
@@ -15,9 +17,10 @@ from torch.testing import assert_close
 
 import detloss
 from detloss.classification import ClassificationLoss
-from detloss.kernels import Space
-from detloss.registry import CLASSIFICATION, REGRESSION, SECTIONS, options_of
+from detloss.kernels import Space, plain_formulas
+from detloss.registry import CLASSIFICATION, QUALITIES, REGRESSION, SECTIONS, options_of
 from detloss.regression import BoxLoss
+from detloss.tensors import without_host_sync
 
 DIFFERENTIABLE = [n for n in CLASSIFICATION.names() if CLASSIFICATION[n].differentiable]
 ALL_LOSSES = [("classification", n) for n in CLASSIFICATION.names()] + [
@@ -311,6 +314,105 @@ class TestEveryClassificationLoss:
 
     def test_is_a_classification_loss(self, name):
         assert isinstance(build("classification", name), ClassificationLoss)
+
+
+TAKES_QUALITY = [name for name in CLASSIFICATION.names() if CLASSIFICATION[name].takes_quality]
+LABELS = torch.tensor([0, 2, CLASSES, -1, 1, 3])
+"""Classes, a background row and an ignored row."""
+QUALITY = torch.tensor([0.25, 1.0, math.nan, math.nan, 0.0, 0.75], dtype=torch.float64)
+"""Of each row; where there is no class nobody may read it."""
+
+
+def labelled_example(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(len(LABELS), CLASSES, generator=generator, dtype=torch.float64) * 2
+    return logits.to(dtype).requires_grad_()
+
+
+@pytest.mark.parametrize("name", TAKES_QUALITY)
+class TestEveryLossThatTakesAQuality:
+    @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+    def test_a_quality_of_1_is_none(self, name, reduction):
+        loss = build("classification", name, reduction=reduction)
+        logits = labelled_example()
+        assert_close(loss(logits, LABELS, quality=torch.ones(len(LABELS))), loss(logits, LABELS))
+
+    def test_value_and_gradient_are_those_of_the_plain_formula(self, name):
+        loss = build("classification", name)
+        logits = labelled_example()
+        weight = torch.arange(6.0)
+        ways = [nullcontext(), plain_formulas(), without_host_sync()]
+        results = []
+        for way in ways:
+            with way:
+                rows = loss.compute(
+                    logits, LABELS, quality=QUALITY, weight=weight, reduction="none"
+                )
+                results.append((rows, *torch.autograd.grad(rows.sum(), logits)))
+        assert all(value.isfinite().all() for value in results[0])
+        assert_close(results[1], results[0])
+        assert_close(results[2], results[0])
+
+    def test_gradient_is_that_of_the_value(self, name):
+        loss = build("classification", name)
+        assert gradcheck(lambda x: loss(x, LABELS, quality=QUALITY), labelled_example())
+
+    def test_only_the_column_of_the_class_knows_it(self, name):
+        loss = build("classification", name)
+        logits = labelled_example()
+        rows = loss.compute(logits, LABELS, quality=QUALITY, weight=None, reduction="none")
+        hard = loss.compute(logits, LABELS, weight=None, reduction="none")
+        of_class = LABELS[:, None] == torch.arange(CLASSES)
+        assert torch.equal(rows[~of_class], hard[~of_class])
+        assert (rows[3] == 0).all()
+
+    def test_it_is_a_constant(self, name):
+        loss = build("classification", name)
+        quality = torch.full((len(LABELS),), 0.5, requires_grad=True)
+        loss(labelled_example(), LABELS, quality=quality).backward()
+        assert quality.grad is None
+
+    def test_half_precision_class_weights_and_images(self, name):
+        loss = build("classification", name, class_weight=[1.0, 2.0, 0.5, 0.0])
+        half = labelled_example(torch.bfloat16)
+        wide = half.detach().float()
+        assert_close(loss(half, LABELS, quality=QUALITY), loss(wide, LABELS, quality=QUALITY))
+        rows = loss.compute(wide, LABELS, quality=QUALITY, weight=None, reduction="none")
+        images = loss.compute(
+            wide.view(2, 3, -1),
+            LABELS.view(2, 3),
+            quality=QUALITY.view(2, 3),
+            weight=None,
+            reduction="image",
+        )
+        assert_close(images, rows.view(2, -1).sum(1))
+
+    def test_compiles_to_one_graph(self, name):
+        loss = build("classification", name)
+        compiled = torch.compile(
+            lambda x, q: loss(x, LABELS, quality=q), fullgraph=True, backend="aot_eager"
+        )
+        logits = labelled_example()
+        assert_close(compiled(logits, QUALITY), loss(logits, LABELS, quality=QUALITY))
+
+    def test_refuses_what_does_not_fit(self, name):
+        loss, logits = build("classification", name), labelled_example()
+        with pytest.raises(ValueError, match=r"quality must have shape \(6,\), .* got \(5,\)"):
+            loss(logits, LABELS, quality=QUALITY[:5])
+        with pytest.raises(TypeError, match="quality must be floating point, got torch.int64"):
+            loss(logits, LABELS, quality=LABELS)
+        with pytest.raises(ValueError, match="quality stands beside class indices"):
+            loss(logits, torch.zeros_like(logits), quality=QUALITY)
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION.names())
+def test_a_loss_takes_a_quality_or_says_that_it_does_not(name):
+    loss = build("classification", name)
+    assert loss.takes_quality == (not loss.background_columns) or not loss.takes_quality
+    assert loss.default_label in ["one", *QUALITIES.names()]
+    if not loss.takes_quality:
+        with pytest.raises(TypeError, match=f"{name} takes no quality"):
+            loss(torch.zeros(6, CLASSES), torch.zeros(6).long(), quality=QUALITY)
 
 
 @pytest.mark.parametrize("name", REGRESSION.names())

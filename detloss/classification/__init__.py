@@ -8,6 +8,7 @@ from detloss.classification.multilabel_softmax import (
     MultilabelSoftmaxCrossEntropy,
     multilabel_softmax_cross_entropy,
 )
+from detloss.classification.quality_focal import QualityFocalLoss, quality_focal_loss
 from detloss.classification.sigmoid_cross_entropy import (
     SigmoidCrossEntropy,
     sigmoid_cross_entropy,
@@ -18,6 +19,7 @@ from detloss.classification.softmax_cross_entropy import (
     softmax_cross_entropy,
 )
 from detloss.classification.softmax_focal import SoftmaxFocalLoss, softmax_focal_loss
+from detloss.classification.varifocal import VarifocalLoss, varifocal_loss
 from detloss.classification.zero_one import ZeroOneLoss, zero_one_loss
 
 __all__ = [
@@ -26,19 +28,23 @@ __all__ = [
     "HingeLoss",
     "MeanSquaredError",
     "MultilabelSoftmaxCrossEntropy",
+    "QualityFocalLoss",
     "SigmoidCrossEntropy",
     "SigmoidFocalLoss",
     "SoftmaxCrossEntropy",
     "SoftmaxFocalLoss",
+    "VarifocalLoss",
     "ZeroOneLoss",
     "balanced_cross_entropy",
     "hinge_loss",
     "mean_squared_error",
     "multilabel_softmax_cross_entropy",
     "prior_bias",
+    "quality_focal_loss",
     "sigmoid_cross_entropy",
     "sigmoid_focal_loss",
     "softmax_cross_entropy",
     "softmax_focal_loss",
+    "varifocal_loss",
     "zero_one_loss",
 ]

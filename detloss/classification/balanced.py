@@ -13,6 +13,7 @@ def balanced_cross_entropy(
     logits: Tensor,
     target: Tensor,
     *,
+    quality: Tensor | None = None,
     alpha: float | Sequence[float] | Tensor | None = 0.75,
     label_smoothing: float = 0.0,
     class_weight: Sequence[float] | Tensor | None = None,
@@ -29,6 +30,9 @@ def balanced_cross_entropy(
         logits: Scores (..., C), floating point.
         target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
             background, yes to none. Or the share y of "yes" for each class (..., C), in [0, 1].
+        quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
+            of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
+            without a class.
         alpha: Weight of the positive term in [0, 1], 1 - alpha of the negative: a float, (C,)
             values, one per class, or None for 1 and 1. The default is the best of table 1a.
         label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
@@ -62,6 +66,7 @@ def balanced_cross_entropy(
         softplus,
         logits,
         target,
+        quality=quality,
         with_slope=softplus_with_slope,
         label_smoothing=label_smoothing,
         alpha=alpha,

@@ -1,5 +1,6 @@
 """What every classification loss module is."""
 
+import inspect
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -15,6 +16,8 @@ class ClassificationLoss(Loss):
 
     `background_columns` says how many columns of the logits stand for "no object": 0 for the
     yes-or-no losses, 1 for the softmax losses. `differentiable` is False for a mere metric.
+    `takes_quality` says whether the class of a row may have a soft label, as in every yes-or-no
+    loss, and `default_label` which quality it is in a detector where the config names none.
 
     Args:
         class_weight: (C,) factor of each column, kept as a buffer; None for all 1.
@@ -24,6 +27,8 @@ class ClassificationLoss(Loss):
 
     background_columns: ClassVar[int] = 0
     differentiable: ClassVar[bool] = True
+    takes_quality: ClassVar[bool] = False
+    default_label: ClassVar[str] = "one"
     class_weight: Tensor | None
 
     def __init__(
@@ -32,6 +37,57 @@ class ClassificationLoss(Loss):
         super().__init__(reduction)
         self.ignore_index = ignore_index
         self.keep_per_class("class_weight", class_weight)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "function" in cls.__dict__:
+            cls.takes_quality = "quality" in inspect.signature(cls.function).parameters
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        normalizer: Tensor | float | None = None,
+        *,
+        quality: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of `pred` against `target`; see `Loss.forward`.
+
+        Args:
+            pred: Logits (..., C).
+            target: Class indices (...,) or a value for each class (..., C).
+            weight: Factors of the rows or elements; 0 gives an exactly zero gradient.
+            normalizer: Replaces the count that a mean divides by.
+            quality: (...,) soft labels beside class indices, for a loss that takes them.
+
+        Raises:
+            TypeError: If a quality is given to a loss that takes none.
+            ValueError: If a normalizer comes with another reduction than "mean".
+        """
+        reduction = self.reduction_before(normalizer)
+        loss = self.compute(pred, target, quality=quality, weight=weight, reduction=reduction)
+        return loss if normalizer is None else loss / normalizer
+
+    def compute(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        *,
+        quality: Tensor | None = None,
+        weight: Tensor | None,
+        reduction: Reduction,
+    ) -> Tensor:
+        """Calls the loss function with the hyperparameters of this module."""
+        if quality is None:
+            return super().compute(pred, target, weight=weight, reduction=reduction)
+        if not self.takes_quality:
+            raise TypeError(
+                f"{self.type_name} takes no quality, since its classes share one probability"
+            )
+        return self.function(
+            pred, target, **self.options(), quality=quality, weight=weight, reduction=reduction
+        )
 
     def keep_per_class(self, name: str, values: float | PerClass | None) -> None:
         """Keeps (C,) `values` as the buffer `name`, a scalar or None as a plain attribute.

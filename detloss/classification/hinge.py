@@ -14,6 +14,7 @@ def hinge_loss(
     logits: Tensor,
     target: Tensor,
     *,
+    quality: Tensor | None = None,
     class_weight: Sequence[float] | Tensor | None = None,
     ignore_index: int = -1,
     weight: Tensor | None = None,
@@ -28,6 +29,9 @@ def hinge_loss(
         target: Class indices (...,): 0..C-1 labels that class +1 and the others -1, C
             (``num_classes``) is background, -1 for all. Or labels (..., C), -1 or +1 (or between,
             which weighs the two answers), or booleans.
+        quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
+            of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
+            without a class.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0. It has
             no meaning for dense labels.
@@ -59,6 +63,7 @@ def hinge_loss(
         _negative_hinge,
         logits,
         target,
+        quality=quality,
         with_slope=_with_slope,
         class_weight=class_weight,
         weight=weight,

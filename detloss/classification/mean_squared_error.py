@@ -14,6 +14,7 @@ def mean_squared_error(
     logits: Tensor,
     target: Tensor,
     *,
+    quality: Tensor | None = None,
     label_smoothing: float = 0.0,
     class_weight: Sequence[float] | Tensor | None = None,
     ignore_index: int = -1,
@@ -29,6 +30,9 @@ def mean_squared_error(
         logits: Scores (..., C), floating point; the sigmoid is taken here.
         target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
             background, yes to none. Or the probability y of each class (..., C), in [0, 1].
+        quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
+            of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
+            without a class.
         label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
@@ -60,6 +64,7 @@ def mean_squared_error(
         _negative_squared_error,
         logits,
         target,
+        quality=quality,
         with_slope=_with_slope,
         soft=_squared_error,
         label_smoothing=label_smoothing,

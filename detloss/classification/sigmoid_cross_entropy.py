@@ -13,6 +13,7 @@ def sigmoid_cross_entropy(
     logits: Tensor,
     target: Tensor,
     *,
+    quality: Tensor | None = None,
     label_smoothing: float = 0.0,
     class_weight: Sequence[float] | Tensor | None = None,
     ignore_index: int = -1,
@@ -29,6 +30,9 @@ def sigmoid_cross_entropy(
         target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
             background, yes to none. Or the share y of "yes" for each class (..., C), in [0, 1]:
             multi-hot or soft labels, of any dtype.
+        quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
+            of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
+            without a class.
         label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
@@ -59,6 +63,7 @@ def sigmoid_cross_entropy(
         softplus,
         logits,
         target,
+        quality=quality,
         with_slope=softplus_with_slope,
         label_smoothing=label_smoothing,
         class_weight=class_weight,

@@ -4,12 +4,11 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, softplus
-from detloss.kernels.elementary import LARGE, exponential_, softplus_
+from detloss.kernels import Reduction, binary_loss
+from detloss.kernels.elementary import modulated_softplus, modulated_softplus_with_slope
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -17,6 +16,7 @@ def sigmoid_focal_loss(
     logits: Tensor,
     target: Tensor,
     *,
+    quality: Tensor | None = None,
     alpha: float | Sequence[float] | Tensor | None = 0.25,
     gamma: float = 2.0,
     label_smoothing: float = 0.0,
@@ -39,6 +39,9 @@ def sigmoid_focal_loss(
         target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
             background, yes to none. Or the share y of "yes" for each class (..., C), in [0, 1]:
             the loss is linear in it, as mixup and label smoothing mean it.
+        quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
+            of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
+            without a class.
         alpha: Weight of the positive term in [0, 1], 1 - alpha of the negative: a float, (C,)
             values, one per class, or None for 1 and 1. At 0.25 a positive counts a third of a
             negative of the same probability.
@@ -82,10 +85,11 @@ def sigmoid_focal_loss(
     if gamma < 0:
         raise ValueError(f"gamma must be at least 0, got {gamma}")
     return binary_loss(
-        partial(_negative_focal, gamma=gamma),
+        partial(modulated_softplus, gamma=gamma),
         logits,
         target,
-        with_slope=partial(_with_slope, gamma=gamma),
+        quality=quality,
+        with_slope=partial(modulated_softplus_with_slope, gamma=gamma),
         label_smoothing=label_smoothing,
         alpha=alpha,
         class_weight=class_weight,
@@ -117,33 +121,6 @@ def prior_bias(pi: float = 0.01) -> float:
     if not 0 < pi < 1:
         raise ValueError(f"pi must be in (0, 1), got {pi}")
     return -math.log((1 - pi) / pi)
-
-
-def _negative_focal(z: Tensor, gamma: float) -> Tensor:
-    """``p^gamma L``, ``L = -ln(1 - p)``; the power is an exponential of ``ln p = z - L``, whose
-    gradient is finite at p = 0. Beyond LARGE p is 1.
-    """
-    moderate = z.clamp(max=LARGE)
-    loss = softplus(moderate)
-    return (gamma * (moderate - loss)).exp() * torch.where(z > LARGE, z, loss)
-
-
-def _with_slope(z: Tensor, slope: Tensor | None, gamma: float) -> Tensor:
-    """The value, and its slope ``p^gamma ((1 - p) gamma L + p)``, in few passes over memory."""
-    p = z.sigmoid()
-    loss = softplus_(z)
-    if slope is not None:
-        torch.sub(1.0, p, out=slope)
-        torch.addcmul(p, slope, loss, value=gamma, out=slope)
-    if gamma == 2:
-        fade = p.square_()
-    elif gamma > 0:
-        fade = exponential_(p.log_().mul_(gamma))
-    else:
-        fade = p.fill_(1)
-    if slope is not None:
-        slope.mul_(fade)
-    return loss.mul_(fade)
 
 
 @CLASSIFICATION.register("sigmoid_focal")

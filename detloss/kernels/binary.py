@@ -2,12 +2,13 @@
 
 The loss of a "yes" with logit x is the loss of a "no" with logit -x, for cross-entropy, focal,
 hinge and squared error alike. So a technique is one function, `negative(z)`: the loss of a
-negative whose logit is z. Everything else is here: signs, class indices, soft and smoothed labels,
-and weights.
+negative whose logit is z; or two, where a label q between 0 and 1 has a loss of its own. Everything
+else is here: signs, class indices, qualities, soft and smoothed labels, and weights.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,14 +18,16 @@ from detloss.kernels.formula import Formula
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
     check_label_smoothing,
+    checked_quality,
     dense_target,
     is_index_target,
     per_class_values,
 )
-from detloss.tensors import sync_is_free
+from detloss.tensors import sync_is_free, wide_type
 
 Elementwise = Callable[[Tensor], Tensor]
 WithSlope = Callable[[Tensor, Tensor | None], Tensor]
+OfLabel = Callable[[Tensor, Tensor], Tensor]
 Factor = Tensor | float
 
 
@@ -33,10 +36,13 @@ def binary_loss(
     logits: Tensor,
     target: Tensor,
     *,
+    quality: Tensor | None = None,
     with_slope: WithSlope | None = None,
-    soft: Callable[[Tensor, Tensor], Tensor] | None = None,
+    soft: OfLabel | None = None,
+    of_label: OfLabel | None = None,
     label_smoothing: float = 0.0,
     alpha: float | Sequence[float] | Tensor | None = None,
+    no_weight: float = 1.0,
     class_weight: Sequence[float] | Tensor | None,
     weight: Tensor | None,
     ignore_index: int,
@@ -49,12 +55,17 @@ def binary_loss(
         logits: (..., C).
         target: Class indices (...,): 0..C-1 says yes to that class, C (or any other index) to
             none, `ignore_index` ignores the row. Or the share y of "yes", (..., C) in [0, 1].
+        quality: (...,) beside class indices: the label that the row's class gets instead of 1. It
+            is not read where the row has no class.
         with_slope: The same with its derivative, ``(z, slope) -> loss``, in few passes: writes it
             over `slope` unless that is None, and may use up z. At z = -inf both are 0. Without
             it, autograd.
         soft: Replaces the formula above for a dense or smoothed target, as ``soft(x, y)``.
+        of_label: The loss of a class whose label is q, as ``of_label(x, q)``; by default `soft`,
+            or the formula above with q for y.
         label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         alpha: Weight of "yes" against 1 - alpha of "no": a float, (C,) values, or None for 1 and 1.
+        no_weight: Factor of "no" alone, beside an alpha of None.
         class_weight: (C,) factors.
         weight: (...,) or (..., C) factors.
         ignore_index: The class index of rows to leave out.
@@ -65,10 +76,46 @@ def binary_loss(
     check_label_smoothing(label_smoothing)
     if weight is not None:
         check_weight(weight, logits.shape, elementwise=True)
+    labels: tuple[Tensor, ...] = (target,)
+    if quality is not None:
+        labels = (target, checked_quality(logits, target, quality))
+    elif by_index and of_label is not None:
+        labels = (target, logits.new_ones((), dtype=wide_type(logits)).expand(target.shape))
 
+    yes, no = _weights_of_answers(alpha, no_weight, class_weight, logits)
+    scale = 1.0
+    # the factor of most elements is multiplied in by the engine, unless the others' would overflow
+    if isinstance(no, float) and isinstance(yes, float) and no > 0 and yes <= 3 * no:
+        scale, yes, no = no, yes / no, 1.0
+
+    technique = _Technique(negative, with_slope, soft, of_label, yes, no)
+    count: Tensor | float = logits.numel()
+    formula = _of_share(technique, label_smoothing)
+    if by_index:
+        if reduction == "mean":
+            count = (target != ignore_index).sum() * logits.shape[-1]
+        if label_smoothing:
+            weight = only_counted(weight, target != ignore_index)
+        else:
+            of_labels = _of_index if len(labels) == 1 else _of_index_and_quality
+            formula = of_labels(technique, ignore_index)
+    else:
+        labels = (dense_target(logits, target),)
+    return run(
+        formula, logits, *labels, weight=weight, count=count, reduction=reduction, scale=scale
+    )
+
+
+def _weights_of_answers(
+    alpha: float | Sequence[float] | Tensor | None,
+    no_weight: float,
+    class_weight: Sequence[float] | Tensor | None,
+    logits: Tensor,
+) -> tuple[Factor, Factor]:
+    """The weights of "yes" and of "no", numbers or (C,)."""
     yes: Factor = 1.0
-    no: Factor = 1.0
-    if isinstance(alpha, int | float):
+    no: Factor = no_weight
+    if isinstance(alpha, (int, float)):
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1], got {alpha}")
         yes, no = float(alpha), 1.0 - alpha
@@ -78,34 +125,35 @@ def binary_loss(
     if class_weight is not None:
         factor = per_class_values("class_weight", class_weight, logits)
         yes, no = yes * factor, no * factor
-    scale = 1.0
-    if isinstance(no, float) and no > 0:  # of most elements: the engine multiplies it in
-        scale, yes, no = no, yes / no, 1.0
-
-    count: Tensor | float = logits.numel()
-    formula = _of_share(negative, with_slope, soft, label_smoothing, yes, no)
-    if by_index:
-        if reduction == "mean":
-            count = (target != ignore_index).sum() * logits.shape[-1]
-        if label_smoothing:
-            weight = only_counted(weight, target != ignore_index)
-        else:
-            formula = _of_index(negative, with_slope, yes, no, ignore_index)
-    else:
-        target = dense_target(logits, target)
-    return run(
-        formula, logits, target, weight=weight, count=count, reduction=reduction, scale=scale
-    )
+    return yes, no
 
 
-def _of_index(
-    negative: Elementwise,
-    with_slope: WithSlope | None,
-    yes: Factor,
-    no: Factor,
-    ignore_index: int,
-) -> Formula:
+class _Technique(NamedTuple):
+    """What `binary_loss` is given of a loss, and the weights of "yes" and "no", (C,) or numbers."""
+
+    negative: Elementwise
+    with_slope: WithSlope | None
+    soft: OfLabel | None
+    of_label: OfLabel | None
+    yes: Factor
+    no: Factor
+
+    def label_loss(self, x: Tensor, q: Tensor, yes: Factor, no: Factor) -> Tensor:
+        """The loss of a class whose label is q, elementwise; plain and differentiable."""
+        of_label = self.of_label or self.soft
+        if of_label is not None:
+            return yes * of_label(x, q)
+        return yes * q * self.negative(-x) + no * (1 - q) * self.negative(x)
+
+
+def _of_index(technique: _Technique, ignore_index: int) -> Formula:
     """The formula for class indices (N,): of each row at most one column says yes."""
+    negative, with_slope, yes, no = (
+        technique.negative,
+        technique.with_slope,
+        technique.yes,
+        technique.no,
+    )
 
     def value(x: Tensor, index: Tensor) -> Tensor:
         is_yes = index[..., None] == torch.arange(x.shape[-1], device=x.device)
@@ -119,7 +167,7 @@ def _of_index(
         return Formula(value)
 
     def fused(z: Tensor, gradient: Tensor | None, index: Tensor) -> Tensor:
-        place, says_yes = _places_of(index, z.shape[-1])
+        _, place, says_yes = _places_of(index, z.shape[-1])
         factor = yes[place % z.shape[-1]] if isinstance(yes, Tensor) else yes
         sign: Factor = -1.0
         if says_yes is not None:
@@ -127,7 +175,7 @@ def _of_index(
             factor = torch.where(says_yes, _like(z, factor), _like(z, other))
             sign = torch.where(says_yes, _like(z, -1.0), _like(z, 1.0))
         _multiply(z, place, sign)
-        _silence(z, index == ignore_index)
+        _make_sure_negatives(z, index == ignore_index)
         loss = with_slope(z, gradient)
         _multiply(loss, place, factor, elsewhere=no)
         if gradient is not None:
@@ -137,19 +185,93 @@ def _of_index(
     return Formula(value, fused, in_place=True)
 
 
-def _places_of(index: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:
-    """Where among the elements (N * C,) a row says yes.
+def _of_index_and_quality(technique: _Technique, ignore_index: int) -> Formula:
+    """The formula for class indices (N,) and their labels (N,): the other columns say no.
 
-    On a CPU these are the rows that do. Elsewhere counting them would be a wait, so these are all
-    rows, and a second result says whether a row says yes.
+    Everything is computed as a "no" first. Then the few elements that have a label get its loss.
+    """
+    negative, with_slope, yes, no = (
+        technique.negative,
+        technique.with_slope,
+        technique.yes,
+        technique.no,
+    )
+
+    def value(x: Tensor, index: Tensor, quality: Tensor) -> Tensor:
+        ignored = index[..., None] == ignore_index
+        has_label = index[..., None] == torch.arange(x.shape[-1], device=x.device)
+        label = torch.where(has_label, quality[..., None], 0)
+        x = torch.where(ignored, 0, x)
+        labelled = technique.label_loss(x, label, _like(x, yes), _like(x, no))
+        loss = torch.where(has_label, labelled, _like(x, no) * negative(x))
+        return torch.where(ignored, 0, loss)
+
+    if with_slope is None:
+        return Formula(value)
+
+    def fused(z: Tensor, gradient: Tensor | None, index: Tensor, quality: Tensor) -> Tensor:
+        with torch.inference_mode(mode=False):  # a label's loss goes through autograd
+            row, place, has_label = _places_of(index, z.shape[-1], ignore_index)
+            label = quality.index_select(0, row)
+            if has_label is not None:
+                label = torch.where(has_label, label, 0)
+            labelled, labelled_gradient = _loss_of_labels(
+                technique,
+                z.view(-1).index_select(0, place),
+                label,
+                place % z.shape[-1],
+                with_gradient=gradient is not None,
+            )
+        _make_sure_negatives(z, index == ignore_index)
+        loss = with_slope(z, gradient)
+        for values, at_labels in ((loss, labelled), (gradient, labelled_gradient)):
+            if values is None or at_labels is None:
+                continue
+            if not _is_one(no):
+                values.mul_(no)
+            elements = values.view(-1)
+            if has_label is not None:
+                at_labels = torch.where(has_label, at_labels, elements.index_select(0, place))
+            elements.index_copy_(0, place, at_labels)
+        return loss
+
+    return Formula(value, fused, in_place=True)
+
+
+def _loss_of_labels(
+    technique: _Technique, x: Tensor, label: Tensor, column: Tensor, *, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The loss of logits (P,) with labels (P,), and its gradient, by autograd: they are few."""
+    yes, no = (
+        factor[column] if isinstance(factor, Tensor) else factor
+        for factor in (technique.yes, technique.no)
+    )
+    if not with_gradient:
+        return technique.label_loss(x, label, yes, no), None
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        loss = technique.label_loss(x, label, yes, no)
+        (gradient,) = torch.autograd.grad(loss.sum(), x)
+    return loss.detach(), gradient
+
+
+def _places_of(
+    index: Tensor, classes: int, ignore_index: int | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Which rows say yes, and where among the elements (N * C,) they do.
+
+    On a CPU these are the rows that do. Elsewhere counting them would be a host sync, so these are
+    all rows, and a third result says whether a row says yes.
     """
     column = index.clamp(0, classes - 1)
     says_yes = column == index
+    if ignore_index is not None:
+        says_yes &= index != ignore_index
     if sync_is_free(index):
         row = says_yes.nonzero().view(-1)
-        return torch.add(index.index_select(0, row), row, alpha=classes), None
+        return row, torch.add(index.index_select(0, row), row, alpha=classes), None
     row = torch.arange(len(index), device=index.device)
-    return torch.add(column, row, alpha=classes), says_yes
+    return row, torch.add(column, row, alpha=classes), says_yes
 
 
 def _multiply(values: Tensor, place: Tensor, factor: Factor, elsewhere: Factor = 1.0) -> None:
@@ -165,8 +287,8 @@ def _multiply(values: Tensor, place: Tensor, factor: Factor, elsewhere: Factor =
     elements.index_copy_(0, place, here)
 
 
-def _silence(z: Tensor, ignored: Tensor) -> None:
-    """Makes the ignored rows sure negatives, which cost exactly nothing, in place."""
+def _make_sure_negatives(z: Tensor, ignored: Tensor) -> None:
+    """Makes logits (N, C) of ignored rows -inf, in place: as a "no" they cost exactly nothing."""
     if sync_is_free(ignored):
         z.index_fill_(0, ignored.nonzero().view(-1), -math.inf)
     else:
@@ -182,26 +304,21 @@ def _like(x: Tensor, factor: Factor) -> Tensor:
     return factor if isinstance(factor, Tensor) else x.new_full((), factor)
 
 
-def _of_share(
-    negative: Elementwise,
-    with_slope: WithSlope | None,
-    soft: Callable[[Tensor, Tensor], Tensor] | None,
-    label_smoothing: float,
-    yes: Factor,
-    no: Factor,
-) -> Formula:
+def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
     """The formula for a share of "yes" of each class (N, C), or for class indices (N,)."""
+    negative, with_slope, soft, _, yes, no = technique
 
-    def share_of(x: Tensor, target: Tensor) -> Tensor:
+    def share_of(x: Tensor, target: Tensor, quality: Tensor | None) -> Tensor:
         """The share, smoothed; of indices it is made here, so that only a block is dense."""
         if target.ndim < x.ndim:
             column = target.clamp(0, x.shape[-1] - 1)
-            says_yes = (column == target).to(x.dtype)
-            target = torch.zeros_like(x).scatter(-1, column[..., None], says_yes[..., None])
+            label: Tensor | float = 1.0 if quality is None else quality
+            label = torch.where(column == target, _like(x, label), 0)
+            target = torch.zeros_like(x).scatter(-1, column[..., None], label[..., None])
         return target.lerp(_like(x, 0.5), label_smoothing) if label_smoothing else target
 
-    def value(x: Tensor, target: Tensor) -> Tensor:
-        share = share_of(x, target)
+    def value(x: Tensor, target: Tensor, quality: Tensor | None = None) -> Tensor:
+        share = share_of(x, target, quality)
         if soft is not None:
             return yes * soft(x, share)
         return yes * share * negative(-x) + no * (1 - share) * negative(x)
@@ -209,8 +326,10 @@ def _of_share(
     if with_slope is None or soft is not None:
         return Formula(value)
 
-    def fused(x: Tensor, gradient: Tensor | None, target: Tensor) -> Tensor:
-        share = share_of(x, target)
+    def fused(
+        x: Tensor, gradient: Tensor | None, target: Tensor, quality: Tensor | None = None
+    ) -> Tensor:
+        share = share_of(x, target, quality)
         yes_slope = None if gradient is None else torch.empty_like(gradient)
         yes_loss = with_slope(-x, yes_slope)
         loss = with_slope(x, gradient)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -24,6 +24,7 @@ class Loss(Part):
     """
 
     function: ClassVar[Callable[..., Tensor]]
+    reduction: Reduction
 
     @classmethod
     def check_definition(cls) -> None:
@@ -87,17 +88,30 @@ class Loss(Part):
         Raises:
             ValueError: If a normalizer comes with another reduction than "mean".
         """
+        reduction = self.reduction_before(normalizer)
+        loss = self.compute(pred, target, weight=weight, reduction=reduction)
+        return loss if normalizer is None else loss / normalizer
+
+    def reduction_before(self, normalizer: Tensor | float | None) -> Reduction:
+        """How the loss is reduced before a normalizer divides it.
+
+        Raises:
+            ValueError: If a normalizer comes with another reduction than "mean".
+        """
         if normalizer is None:
-            return self.compute(pred, target, weight=weight, reduction=self.reduction)
+            return self.reduction
         if self.reduction != "mean":
             raise ValueError(
                 f"normalizer divides a mean; it needs reduction='mean', got {self.reduction!r}"
             )
-        return self.compute(pred, target, weight=weight, reduction="sum") / normalizer
+        return "sum"
+
+    def options(self) -> dict[str, Any]:
+        """What the function takes by keyword beside weight and reduction."""
+        return {name: getattr(self, name) for name in self.option_names if name != "reduction"}
 
     def compute(
         self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
     ) -> Tensor:
         """Calls the loss function with the hyperparameters of this module."""
-        options = {name: getattr(self, name) for name in self.option_names if name != "reduction"}
-        return self.function(pred, target, **options, weight=weight, reduction=reduction)
+        return self.function(pred, target, **self.options(), weight=weight, reduction=reduction)

@@ -37,6 +37,27 @@ def dense_target(logits: Tensor, target: Tensor) -> Tensor:
     return target.to(wide_type(logits))
 
 
+def checked_quality(logits: Tensor, target: Tensor, quality: Tensor) -> Tensor:
+    """`quality` beside class indices, a constant in the dtype that the loss is computed in.
+
+    Raises:
+        TypeError: If it is not a floating-point tensor.
+        ValueError: If the target is dense, or the shapes differ.
+    """
+    check_floating("quality", quality)
+    if target.shape == logits.shape:
+        raise ValueError(
+            "quality stands beside class indices; a dense target holds its labels itself, "
+            f"got a target of shape {tuple(target.shape)}"
+        )
+    if quality.shape != target.shape:
+        raise ValueError(
+            f"quality must have shape {tuple(target.shape)}, one value a row, "
+            f"got {tuple(quality.shape)}"
+        )
+    return quality.detach().to(wide_type(logits))
+
+
 def per_class_values(name: str, values: Sequence[float] | Tensor, logits: Tensor) -> Tensor:
     """`values` as a (C,) constant beside `logits`; raises ValueError on any other length."""
     values = torch.as_tensor(values, dtype=wide_type(logits), device=logits.device).detach()

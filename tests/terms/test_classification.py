@@ -75,7 +75,5 @@ def test_probabilities_become_logits():
         assert output.total.isfinite()
         assert p.grad.isfinite().all()
     both = {"class_probabilities": p, "class_logits": p}
-    with pytest.raises(
-        ValueError, match="'class_logits' and 'class_probabilities', got both"
-    ):
+    with pytest.raises(ValueError, match="'class_logits' and 'class_probabilities', got both"):
         loss_of({"type": "sigmoid_cross_entropy"}, both)

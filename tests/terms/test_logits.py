@@ -9,7 +9,11 @@ from detloss.qualities import IoUQuality
 from detloss.registry import CLASSIFICATION
 from detloss.terms import ClassificationTerm
 
-SOFTMAX = [name for name in CLASSIFICATION.names() if CLASSIFICATION[name].background_columns]
+SOFTMAX = [
+    name
+    for name in CLASSIFICATION.names()
+    if CLASSIFICATION[name].background_columns and CLASSIFICATION[name].differentiable
+]
 YES_OR_NO = [
     name
     for name in CLASSIFICATION.names()
