@@ -1,8 +1,8 @@
-"""The overlap family: how much two boxes agree, one formula for paired and pairwise use.
+"""The overlap family: how much two boxes agree.
 
-Every measure takes corners (..., 4) that broadcast, so that the paired and the pairwise form are
-the same arithmetic. A box with x2 < x1 or y2 < y1 is empty, see `corners`. The losses of
-`detloss.regression` are these measures turned upside down.
+Every measure takes corners (..., 4) that broadcast, so that its paired and its pairwise form are
+the same arithmetic. A box with x2 < x1 or y2 < y1 is empty, see `corners`. A loss on boxes in
+`detloss.regression` is 1 minus such a measure, or a function of it.
 """
 
 import math
@@ -15,9 +15,10 @@ from detloss.boxes.checking import check_boxes
 from detloss.tensors import check_same_shape, widen
 
 TINY = 1e-16
-"""Floor of a denominator that only turns 0 / 0 into 0; its square is still a float32.
+"""Floor of a denominator, which is only there to make 0 / 0 be 0. Its square is still a float32.
 
-A loss needs a higher one, for its gradient: each measure takes a `min_size`, see `floored_union`.
+A loss needs a higher floor, to bound its gradient: the `min_size` of each measure, see
+`floored_union`.
 """
 
 Overlap = Callable[[Tensor, Tensor, float], Tensor]
@@ -47,7 +48,7 @@ def box_area(boxes: Tensor) -> Tensor:
 def corners(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x1, y1, x2, y2 of boxes (..., 4); an inverted side collapses onto its first corner.
 
-    So an inverted box is flat: it has no area, and every hull still contains it.
+    So an inverted box is a flat one: it has no area, but a hull still has to contain it.
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     return x1, y1, torch.maximum(x1, x2), torch.maximum(y1, y2)
@@ -89,7 +90,7 @@ def hull_sides(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def least_side(eps: float) -> float:
-    """``sqrt(eps)``, the `min_size` of a loss, or what its square is no float32 below."""
+    """``sqrt(eps)``, the `min_size` of a loss; large enough that its fourth power is a float32."""
     return math.sqrt(max(eps, TINY))
 
 
@@ -99,10 +100,10 @@ def at_least(values: Tensor, floor: float) -> Tensor:
 
 
 def floored_union(union: Tensor, b: Tensor, min_size: float) -> Tensor:
-    """`union` for a denominator: at least the area of `b` with no side below `min_size`.
+    """`union` as a denominator: at least the area of `b` with its sides raised to `min_size`.
 
-    Where `b`, the target of a loss, is no smaller, that is no change, whatever the other box: the
-    union contains `b`. Where it is, no gradient exceeds ``1 / min_size`` by much.
+    `b` is the target of a loss. If none of its sides is below `min_size`, nothing changes, because
+    the union contains `b`. If one is, this floor bounds the gradient, by about ``1 / min_size``.
     """
     if min_size == 0:
         return union.clamp(min=TINY)
@@ -216,17 +217,17 @@ def pairwise_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
 def planes(boxes: Tensor, multiple: int = 1) -> Tensor:
     """x1, y1, x2, y2 of boxes (N, 4), each in a row of its own: (4, N).
 
-    N is rounded up to that multiple; the boxes that fill it up are points. An inverted box needs no
-    care: it shares nothing with any other, which makes every measure of planes 0.
+    N is rounded up to a multiple of `multiple`; the boxes added are points at 0. An inverted box
+    may stay as it is: it shares nothing with any other box, so every measure of planes gives 0.
     """
     missing = -len(boxes) % multiple
     return torch.cat([boxes.t(), boxes.new_zeros(4, missing)], 1)
 
 
 def iou_of_planes(a: Tensor, b: Tensor) -> Tensor:
-    """`iou` to the bit, of `planes` (4, ...) that broadcast, without a gradient: for a matcher.
+    """`iou` of `planes` (4, ...) that broadcast, equal to the bit: for a matcher.
 
-    In place, and areas before the boxes are paired.
+    It has no gradient, so it works in place. Areas are computed before the boxes are paired.
     """
     shared = _shared_of_planes(a, b)
     union = (area_of_planes(a) + area_of_planes(b)).sub_(shared)
@@ -234,18 +235,21 @@ def iou_of_planes(a: Tensor, b: Tensor) -> Tensor:
 
 
 def iof_of_planes(a: Tensor, b: Tensor) -> Tensor:
-    """`iof` to the bit, like `iou_of_planes`."""
+    """`iof` of `planes` (4, ...) that broadcast, equal to the bit, without a gradient."""
     return _shared_of_planes(a, b).div_(area_of_planes(a).clamp_(min=TINY))
 
 
 def area_of_planes(boxes: Tensor) -> Tensor:
-    """Width times height of `planes` (4, ...), whatever their signs: finite if all of it is."""
+    """Width times height of `planes` (4, ...), also where they are negative.
+
+    It is not finite where a coordinate is not.
+    """
     x1, y1, x2, y2 = boxes.unbind()
     return (x2 - x1).mul_(y2 - y1)
 
 
 def _shared_of_planes(a: Tensor, b: Tensor) -> Tensor:
-    """The area that boxes share, of `planes` (4, ...) that broadcast, without a gradient."""
+    """`intersection` of `planes` (4, ...) that broadcast, equal to the bit, without a gradient."""
     ax1, ay1, ax2, ay2 = a.unbind()
     bx1, by1, bx2, by2 = b.unbind()
     start = torch.maximum(ax1, bx1)
@@ -279,8 +283,8 @@ def _centre_distance(a: Tensor, b: Tensor, min_size: float) -> Tensor:
 def _aspect_difference(a: Tensor, b: Tensor, min_size: float) -> Tensor:
     """``v`` of CIoU, in [0, 1]: the squared difference of the diagonals' angles over (pi/2)^2.
 
-    atan2 is defined where the quotient of ``atan(w / h)`` is not, for a flat box. A floor of the
-    height keeps width and height together from `min_size`, for the gradient at a point.
+    ``atan2(w, h)`` is ``atan(w / h)``, and is defined for a flat box too. The height is raised
+    until width and height sum to `min_size`: so the gradient is bounded, even at a point.
     """
     (a_width, a_height), (b_width, b_height) = sides(a), sides(b)
     floor = max(min_size, TINY)

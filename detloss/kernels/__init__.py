@@ -1,4 +1,7 @@
-"""How a formula is run: dtypes, weights, reduction and speed, so that techniques are maths only."""
+"""The engine: how a formula is run, so that a technique is its maths and nothing else.
+
+Dtypes, weights, reduction and speed are here. `dispatch.py` opens with a map of a call's way.
+"""
 
 from detloss.kernels.binary import binary_loss
 from detloss.kernels.blocks import BLOCK

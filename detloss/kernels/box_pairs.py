@@ -159,12 +159,12 @@ class BoxPairs:
         return (begin - end).mul_(0.5)
 
     def floored(self, values: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
-        """``maximum(values, floor)`` and its derivative, None where it is all 1.
+        """``maximum(values, floor)`` and its derivative; where that is all 1, `values` and None.
 
         Args:
-            values: Lengths or their squares, (...,), of the second boxes or what contains them.
-            floor: `min_size` at most for lengths, its square for squares: then no value is below
-                it where no side is.
+            values: Lengths of what contains the second boxes, or squares of such lengths, (..., N).
+            floor: `min_size` at most, or its square: if no side is below `min_size`, no value is
+                below that.
         """
         if self._regular:
             return values, None
@@ -198,8 +198,8 @@ class BoxPairs:
     ) -> None:
         """Writes d loss / d first box over `out`, from d loss / d measure of each measure.
 
-        Where a measure depends on another one (the IoU on the union, an area on its sides), a
-        gradient here is beside that which comes through the other arguments.
+        Measures depend on each other: the IoU on the union, an area on its sides. An argument is
+        the gradient for its measure alone; what comes through another measure is added here.
 
         Args:
             out: (pairs, 4), or None to do nothing.
@@ -213,24 +213,23 @@ class BoxPairs:
         if out is None:
             return
         by_shared, by_union = self._gradient_of_areas(iou, union)
-        # the plain form, which autograd holds it against in test_box_pairs.py:
-        #   sides += area's gradient * the other side; shared_sides and hull_sides likewise
-        #   end = sides + shared_sides * step(shared_sides) * [first end is the smaller one]
-        #               + hull_sides * [first end is the larger one], 1/2 each at a tie
-        # with s = sign(second end - first end) the brackets are (1 + s) / 2 and (1 - s) / 2, so
-        #   end = sides + step * shared_sides / 2 + hull_sides / 2
-        #               + s * (step * shared_sides / 2 - hull_sides / 2)
-        by_area = [by_shared, by_union] if hull_area is None else [hull_area, by_shared, by_union]
-        other_sides = (
-            self._sides[3 - len(by_area) : 3].flip(1).unbind()
-        )  # a copy, to be overwritten
-        *through_hull, by_shared_sides, by_end = (
-            other.mul_(gradient) for other, gradient in zip(other_sides, by_area, strict=True)
-        )
-        if through_hull:
-            hull_sides = through_hull[0] if hull_sides is None else through_hull[0].add_(hull_sides)
-        # times (1 + sign), which is 2 step
-        by_sign = by_shared_sides.addcmul_(by_shared_sides, self._meets)
+        # The plain form, for one end of the first boxes, with s = sign(second's end - first's end):
+        # the intersection has the smaller end, the hull the larger one, and at a tie either is half
+        # of the first box's. A shared side is maximum(what its ends sum to, 0), hence the step.
+        #   by_end = by_sides
+        #          + by_shared_sides * step(shared_sides) * (1 + s) / 2
+        #          + by_hull_sides * (1 - s) / 2
+        # The lines below collect what is free of s in `by_end`, and four times what s multiplies in
+        # `by_sign`. tests/kernels/test_box_pairs.py holds them against autograd.
+        first = 1 if hull_area is None else 0
+        other_sides = self._sides[first:3].flip(1)  # a copy: of an area, the derivative for a side
+        *hull, by_shared_sides, by_end = other_sides.unbind()
+        by_shared_sides.mul_(by_shared)
+        by_end.mul_(by_union)
+        if hull_area is not None:
+            through_area = hull[0].mul_(hull_area)
+            hull_sides = through_area if hull_sides is None else through_area.add_(hull_sides)
+        by_sign = by_shared_sides.addcmul_(by_shared_sides, self._meets)  # 1 + sign is 2 step
         by_end.add_(by_sign, alpha=0.25)
         if sides is not None:
             by_end.add_(sides)

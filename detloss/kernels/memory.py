@@ -10,11 +10,12 @@ KEPT = 8 * 2**20
 
 @cache
 def keep_freed_memory() -> None:
-    """Makes the C library keep what the temporaries of a block took, for those of the next.
+    """Makes the C library keep the memory of a block's temporaries for those of the next block.
 
-    glibc returns the end of the heap to the system beyond a threshold, twice the size of the
-    largest piece that was ever mapped and freed again, 32 MiB at most. So one large piece is; it
-    is not touched, and takes no memory. It counts for the whole process, as with any program that
-    frees a large tensor.
+    glibc gives free memory at the end of the heap back to the system once there is more of it than
+    a threshold: twice the size of the largest piece that was ever mapped and freed, if that piece
+    had 32 MiB at most. So a piece of KEPT bytes is allocated here and freed. Nothing is written to
+    it, so it never takes up memory. The threshold then holds for the whole process, as it does in
+    any program that has freed a large tensor.
     """
     torch.empty(KEPT, dtype=torch.uint8)

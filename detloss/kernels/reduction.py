@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 Reduction = Literal["none", "sum", "mean", "image"]
-"""What becomes of the losses: "image" sums over all axes but the first, (B, ...) -> (B,)."""
+"""What becomes of the losses. "image" sums over all axes but the first, (B, ...) -> (B,)."""
 REDUCTIONS = get_args(Reduction)
 
 
@@ -37,19 +37,25 @@ def check_weight(weight: Tensor, shape: torch.Size, *, elementwise: bool) -> Non
 
 
 def only_counted(weight: Tensor | None, counted: Tensor) -> Tensor:
-    """`weight` of rows or elements, 0 in the rows that do not count."""
+    """`weight`, (...,) or (..., C) or None for ones, with 0 in the rows not `counted` (...,)."""
     if weight is None:
         return counted
     return torch.where(counted if weight.ndim == counted.ndim else counted[..., None], weight, 0)
 
 
 def reduce(loss: Tensor, count: Tensor | float, reduction: Reduction) -> Tensor:
-    """`loss` as it is, its sum or that of each image, or its sum over `count`, 0 of nothing."""
+    """`loss` reduced; a mean is its sum divided by `count`, and the mean of nothing is 0.
+
+    Args:
+        loss: (B, ...), a loss a row or element, weighted.
+        count: What a mean divides by, a number or 0-d.
+        reduction: "none" -> `loss`, "image" -> (B,), "sum" or "mean" -> 0-d.
+    """
     if reduction == "none":
         return loss
     if reduction == "image":
         return loss.flatten(1).sum(1) if loss.ndim > 1 else loss
-    if loss.ndim > 1:  # rows first: a compiler adds one number after the other, and its error grows
+    if loss.ndim > 1:  # rows first: compiled code adds up in order, with an error that grows
         loss = loss.sum(-1)
     total = loss.sum()
     if reduction == "sum":

@@ -29,6 +29,15 @@ def box_loss(
 ) -> Tensor:
     """Runs ``formula(pred, target)``, (..., 4) and (..., 4) -> (...,), checked and reduced.
 
+    Args:
+        formula: The loss of each row, plain and differentiable.
+        pred: (..., 4), floating point.
+        target: Of the same shape.
+        fused: ``fused(pred, gradient, target) -> loss``, (N, 4), (N, 4) or None, (N, 4) -> (N,):
+            the closed form, see `Formula`. None for autograd.
+        weight: (...,) factor of each row, or None.
+        reduction: "none" -> (...,), "sum" or "mean" over rows -> scalar, "image" -> (B,).
+
     Raises:
         TypeError: If a tensor is not floating point.
         ValueError: If the shapes differ, the last axis is not 4, `weight` has not one value a
@@ -61,7 +70,16 @@ def bins_loss(
 ) -> Tensor:
     """Runs ``formula(pred, target)``, (..., 4, bins) and (..., 4) -> (...,), checked and reduced.
 
-    `fused` gets `pred` and `gradient` as (N, 4, bins) too. To the engine a row is 4 x bins wide.
+    The engine runs it on rows of 4 x bins values; `formula` and `fused` see them as (4, bins).
+
+    Args:
+        formula: The loss of each row, plain and differentiable.
+        pred: (..., 4, bins) logits, floating point.
+        target: (..., 4) distances, measured in bins.
+        fused: ``fused(pred, gradient, target) -> loss``, (N, 4, bins), (N, 4, bins) or None, (N, 4)
+            -> (N,): the closed form, see `Formula`. None for autograd.
+        weight: (...,) factor of each row, or None.
+        reduction: "none" -> (...,), "sum" or "mean" over rows -> scalar, "image" -> (B,).
 
     Raises:
         TypeError: If a tensor is not floating point.

@@ -26,16 +26,18 @@ def ciou_loss(
     smallest box around A and B, ``v = 4 / pi^2 (atan(wt / ht) - atan(w / h))^2`` and ``alpha = v /
     (1 - IoU + v)``. Alpha is a weight and carries no gradient, as in the authors' code. The
     gradient of v is ``dv/dw = -k h``, ``dv/dh = k w``, ``k = 8 / pi^2 (atan(wt / ht) - atan(w / h))
-    / (w^2 + h^2)``, with its denominator: the paper drops it in
-    its implementation, we do not.
+    / (w^2 + h^2)``. The paper's implementation drops that last denominator; it is kept here.
+
+    It is good where boxes have to be tight: once the centres agree, it still has a term for the
+    shape, which neither IoU nor the distance tells from the size.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        eps: Square of the least side of a target, in that unit: a shorter one counts as sqrt(eps)
-            in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller
-            where objects are: it is 0.4 px of a 1280 px image in fractions.
+        eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
+            as sqrt(eps) in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make
+            it smaller where objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
             over all axes but the first.

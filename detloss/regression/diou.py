@@ -23,16 +23,19 @@ def diou_loss(
     """Distance IoU loss of each pair of boxes, ``1 - DIoU``.
 
     ``DIoU = IoU - d^2 / c^2``: d the distance of the two centres, c the diagonal of the smallest
-    box around A and B. The second quotient still has a gradient where the boxes do not touch: moved
-    straight towards the other centre, the box gets better.
+    box around A and B. Where the boxes do not touch, the second quotient still has a gradient:
+    it moves the predicted box straight towards the other centre.
+
+    It is good where predictions start far from their targets or lie inside them: it needs fewer
+    steps than a loss that first has to grow the box.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        eps: Square of the least side of a target, in that unit: a shorter one counts as sqrt(eps)
-            in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller
-            where objects are: it is 0.4 px of a 1280 px image in fractions.
+        eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
+            as sqrt(eps) in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make
+            it smaller where objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
             over all axes but the first.

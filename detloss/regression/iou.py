@@ -1,4 +1,4 @@
-"""IoU loss, in the three shapes that papers and code give it."""
+"""IoU loss, in the three forms that papers and code give it."""
 
 from functools import partial
 from typing import ClassVar, Literal, get_args
@@ -27,17 +27,19 @@ def iou_loss(
 
     ``IoU = |A n B| / |A u B|``; "linear" is ``1 - IoU``, "log" is ``-ln IoU`` (UnitBox) and
     "square" is ``1 - IoU^2``. Gradients are -1, ``-1 / IoU`` and ``-2 IoU`` times that of IoU.
-    All three are flat where the boxes do not touch: GIoU, DIoU and CIoU mend that.
+    It is good where predictions overlap their targets from the start: then it trains the very
+    measure that detections are judged by, with equal weight for small and large boxes. All three
+    are flat where the boxes do not touch.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
         mode: "linear", "log" or "square".
-        eps: Square of the least side of a target, in that unit: a shorter one counts as sqrt(eps)
-            in the union, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
-            objects are: it is 0.4 px of a 1280 px image in fractions. Also the floor of the IoU
-            under the logarithm, whose gradient is that over the IoU.
+        eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
+            as sqrt(eps) in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make
+            it smaller where objects are: 1e-7 is 0.4 px of a 1280 px image in fractions. "log" also
+            takes it as the floor of the IoU, by which its gradient divides.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
             over all axes but the first.

@@ -22,6 +22,9 @@ def l1_loss(
     ``L = sum_i |d_i|``, ``d = pred - target``. Gradient ``sign(d)``: of the same size however
     small the error, 0 at ``d = 0``.
 
+    It is good where some targets are wrong or out of reach: an error of ten counts ten times as
+    much as one of 1, not a hundred times.
+
     Args:
         pred: Predicted deltas (..., 4), floating point, any unit.
         target: True deltas of the same shape.

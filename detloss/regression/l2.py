@@ -20,7 +20,10 @@ def l2_loss(
     """Squared difference of deltas, summed over the four coordinates of a row.
 
     ``L = sum_i d_i^2``, ``d = pred - target``. Gradient ``2 d``: without bound, so one outlier can
-    outweigh a batch; that is what `smooth_l1_loss` was made against.
+    outweigh a batch.
+
+    It is good where targets are exact and errors small, or to compare with work that uses least
+    squares.
 
     Args:
         pred: Predicted deltas (..., 4), floating point, any unit.
