@@ -174,17 +174,22 @@ def _nearest_of_level(points: Tensor, truths: Tensor, count: int) -> Tensor:
     if not sync_is_free(points) or size <= 2 * GROUP * count:
         return _smallest(_squared_distances(points, truths), count)
     # points in columns of a group each, so that the least of a group is taken along the rows
-    grouped = pad(points, (0, -size % GROUP), value=torch.inf).view(2, -1, GROUP).mT.contiguous()
+    grouped = (
+        pad(points, (0, -size % GROUP), value=torch.inf)
+        .view(2, -1, GROUP)
+        .transpose(1, 2)
+        .contiguous()
+    )
     squared = _squared_distances(grouped.flatten(1), truths).view(-1, *grouped.shape[1:])
     groups = _smallest(squared.amin(1), count).sort(1).values
-    of_groups = squared.gather(2, groups[:, None].expand(-1, GROUP, -1)).mT.flatten(1)
+    of_groups = squared.gather(2, groups[:, None].expand(-1, GROUP, -1)).transpose(1, 2).flatten(1)
     column = _smallest(of_groups, count)
     return groups.gather(1, column // GROUP) * GROUP + column % GROUP
 
 
 def _squared_distances(points: Tensor, truths: Tensor) -> Tensor:
     """(M, N) of points (2, N) from truths (2, M)."""
-    across, down = points[:, None] - truths[..., None]
+    across, down = (points[:, None] - truths[..., None]).unbind()
     return across.square_().add_(down.square_())
 
 

@@ -261,8 +261,8 @@ class TestEveryMatcher:
         without = match(name, truths)
         matches = match(name, torch.cat([region, truths]), gt_ignore=torch.arange(6) == 0)
         assert torch.equal(matches.positive, without.positive)
-        answers = matches.target_index[matches.positive]
-        assert torch.equal(answers, without.target_index[without.positive] + 1)
+        assigned = matches.target_index[matches.positive]
+        assert torch.equal(assigned, without.target_index[without.positive] + 1)
         assert not matches.negative[inside == 1].any()
         assert torch.equal(matches.negative[inside == 0], without.negative[inside == 0])
 
@@ -286,17 +286,17 @@ class TestEveryMatcher:
 
     @pytest.mark.parametrize("seed", range(4))
     def test_the_order_of_the_truths_does_not_matter(self, name, seed):
-        """The second half is the first again: which of two equal truths answers may differ."""
+        """The second half is the first again: which of two equal truths is assigned may differ."""
         truths = random_truths(4, seed=seed).repeat(2, 1)
         order = torch.randperm(8, generator=torch.Generator().manual_seed(seed))
         straight, shuffled = match(name, truths), match(name, truths[order])
         assert torch.equal(straight.positive, shuffled.positive)
         assert torch.equal(straight.ignored, shuffled.ignored)
-        answered = [
+        assigned = [
             boxes[matches.target_index[matches.positive]]
             for boxes, matches in ((truths, straight), (truths[order], shuffled))
         ]
-        assert torch.equal(*answered)
+        assert torch.equal(*assigned)
 
     @pytest.mark.parametrize("seed", range(4))
     def test_neither_blocks_nor_an_accelerator_s_way_change_a_match(self, name, seed, monkeypatch):
@@ -336,6 +336,30 @@ class TestEveryMatcher:
         matches = matcher(anchors, truths, gt_ignore=gt_ignore, **inputs)
         assert matches.positive.device.type == "meta"
         assert len(matches.positive) == len(anchors)
+
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_gpu_gives_the_matches_of_a_cpu(self, name, seed):
+        """On a grid, where distances, overlaps and areas tie."""
+        truths = torch.cat([random_truths(6, seed=seed).round(), ANCHORS[40:42] + 2])
+        flags = torch.arange(len(truths)) == 3
+        inputs = asked_for(name, ANCHORS, truths)
+        matcher = detloss.build_part("matcher", {"type": name})
+        expected = matcher(ANCHORS, truths, gt_ignore=flags, **inputs)
+        on_gpu = {
+            key: value.cuda() if isinstance(value, torch.Tensor) else value
+            for key, value in inputs.items()
+        }
+        boxes = ANCHORS.cuda(), truths.cuda()
+        flags = flags.cuda()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            found = matcher(*boxes, gt_ignore=flags, **on_gpu)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert torch.equal(found.target_index.cpu(), expected.target_index)
+        assert torch.equal(found.positive.cpu(), expected.positive)
+        assert torch.equal(found.ignored.cpu(), expected.ignored)
 
     @pytest.mark.parametrize("flags", [True, False], ids=["flags", "no flags"])
     def test_a_batch_is_its_images(self, name, flags):

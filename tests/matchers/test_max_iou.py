@@ -142,13 +142,13 @@ def test_equal_thresholds_leave_nothing_between():
             [[0.0, 0.0, 10.0, 10.0]],
             [[0.0, 0.0, 10.0, 8.0], [0.0, 0.0, 10.0, 1.0]],
             [0],
-            id="claimed by two: answers for the one that it overlaps most",
+            id="claimed by two: assigned to the one that it overlaps most",
         ),
         pytest.param(
             [[0.0, 0.0, 10.0, 4.0], [50.0, 0.0, 60.0, 10.0]],
             [[0.0, 0.0, 10.0, 1.0], [0.0, 0.0, 10.0, 2.0]],
             [1, N],
-            id="claimed by a worse one: answers for the better one",
+            id="claimed by a worse one: assigned to the better one",
         ),
     ],
 )
@@ -207,7 +207,7 @@ def test_agrees_with_torchvision(high, low, low_quality, seed, dtype):
 
 
 @pytest.mark.parametrize("low_quality", [True, False])
-def test_of_equal_truths_the_first_is_answered_for(low_quality):
+def test_of_equal_truths_the_first_is_assigned(low_quality):
     truths = tensor([[40.0, 40.0, 50.0, 50.0], TRUTH, TRUTH, TRUTH])
     anchors = tensor([[0.0, 0.0, 10.0, 9.0]] * 50)
     matcher = MaxIoUMatcher(low_quality=low_quality)
