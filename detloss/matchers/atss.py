@@ -16,33 +16,34 @@ from detloss.tensors import sync_is_free
 
 Convention = Literal["paper", "mmdet", "paddle"]
 MARGIN = {"paper": 0.0, "mmdet": 0.01, "paddle": 1e-9}
-"""How far inside a ground truth an anchor's centre must lie, in the unit of the boxes."""
+"""Beyond which distance to each side of a ground truth a centre is inside it, in their unit."""
 GROUP = 32
-"""Points of a group: of 10,000 points 313 least distances and the 288 of 9 groups are sorted."""
+"""Points in a group: for the 9 nearest of 10,000 points, 313 groups and 288 points are sorted."""
 
 
 @MATCHERS.register("atss")
 class ATSSMatcher(Matcher):
-    """Positive are a ground truth's nearest anchors above the IoU that is usual among them.
+    """A ground truth takes those of its nearest anchors whose IoU is high among them.
 
-    The candidates of a ground truth are the `topk` anchors of each level whose centres are nearest
-    to its centre, the first of equal ones, or the whole level where it has fewer. Of these are
-    positive those whose centre lies inside the ground truth and whose IoU with it is at least
-    ``mean + std``, the mean and the unbiased standard deviation of all its candidates' IoUs (for
-    one candidate, its IoU). An anchor that several ground truths select is assigned to the one
-    that it overlaps most, to the first of equal ones.
+    The candidates of a ground truth are, on each level, the `topk` anchors whose centres are
+    nearest to its own; of equally near ones the first. A candidate is selected if its centre lies
+    inside the ground truth and its IoU is at least ``mean + std``: the mean and the unbiased
+    standard deviation of the IoUs of all candidates of that ground truth. The deviation of a
+    single candidate is 0. An anchor that several ground truths select is assigned to the one that
+    it overlaps most; of equal ones to the first.
 
-    A ground truth may keep no anchor: where no candidate is above the threshold and inside, where
-    others overlap its anchors more, or where it overlaps nothing.
+    A ground truth may keep no anchor: it may overlap nothing, select no candidate, or lose all that
+    it selects to others.
 
     Args:
-        topk: Candidates of each level.
-        scale: Factor by which the anchors grow about their centres before they are compared; 8
+        topk: Candidates on each level; a level with fewer anchors gives them all.
+        scale: Factor by which the anchors grow about their centres before IoUs are computed; 8
             for points, the squares of their strides.
-        convention: "paper"; "mmdet": the centre lies more than 0.01, in the unit of the boxes,
-            inside; "paddle": the IoU is above the threshold and not equal, the centre 1e-9
-            inside, and an anchor that several select is assigned to the ground truth that it
-            overlaps most, be it one that does not select it.
+        convention: "paper", or what an original does in another way. "mmdet": a centre counts as
+            inside from a distance of 0.01 to each side, in the unit of the boxes. "paddle": that
+            distance is 1e-9, an IoU equal to ``mean + std`` is too low, and an anchor that
+            several ground truths select is assigned to the one of all that it overlaps most, even
+            if that one does not select it.
         ignore_overlap: Share of a background anchor's area inside one ignore region from which
             the anchor is ignored, in [0, 1].
 
@@ -165,10 +166,10 @@ def _nearest(boxes: Tensor, truths: Tensor, level_sizes: Sequence[int], count: i
 def _nearest_of_level(points: Tensor, truths: Tensor, count: int) -> Tensor:
     """(M, count) the points (2, N) nearest to each of the truths (2, M), the first of equal ones.
 
-    On a CPU most of them are ruled out first, in groups of consecutive ones. Where groups are in
-    the order of their least distance, the earlier one first of equal ones, the `count` nearest
-    points lie in the first `count` groups: each of these has a point that goes before any point of
-    a later group.
+    On a CPU most points are ruled out first, in groups of consecutive points. Sort the groups by
+    their least distance, of equal ones the earlier first. Each of the first `count` groups has a
+    point that goes before every point of the groups behind them, so the `count` nearest points lie
+    in these groups.
     """
     size = points.shape[1]
     if not sync_is_free(points) or size <= 2 * GROUP * count:
@@ -196,8 +197,8 @@ def _squared_distances(points: Tensor, truths: Tensor) -> Tensor:
 def _smallest(values: Tensor, count: int) -> Tensor:
     """(M, count) columns of the smallest of each row of `values` (M, N), the first of equal ones.
 
-    `topk` alone takes any of equal ones. Which are taken matters only where the last one taken is
-    equal to the first one left out; on a CPU such rows are few.
+    `topk` alone takes any of equal ones. That matters only in a row where the last value taken
+    equals the first one left out. On a CPU only these rows, which are few, are sorted out.
     """
     if count == values.shape[1]:
         return torch.arange(count, device=values.device).repeat(len(values), 1)

@@ -15,34 +15,34 @@ from detloss.registry import MATCHERS, Fraction, NonNegative, Positive
 
 Convention = Literal["paper", "torchvision"]
 SAME_LEVEL = 1.25
-"""Sides that differ by a smaller factor are of one level: corners are rounded, in float16 a lot."""
+"""Sides that differ by less than this factor are one level's: corners are rounded numbers."""
 LARGEST_AREA = 1e8
 """torchvision compares ``1e8 - area``: no object of a larger area is ever matched."""
 
 
 @MATCHERS.register("fcos")
 class FCOSMatcher(Matcher):
-    """A point is positive inside a ground truth of its level's sizes, near its centre if asked.
+    """A point is positive inside a ground truth whose size is one for the point's level.
 
-    The anchors are points, each the square around it whose side is the stride of its level. With
-    distances l, t, r, b of a point from the sides of a ground truth, all in its stride, the point
-    is positive if ``min(l, t, r, b) > 0``, if ``m1 <= max(l, t, r, b) <= m2``, and with a radius if
-    its distance from the centre is below the radius along both axes. ``m1`` is 0 for the points of
-    the smallest stride and ``m2`` infinite for those of the largest, so points of one level match
-    objects of every size. Of several ground truths a point is assigned to the one of the smallest
-    area, to the first of equal ones.
+    The anchors are points: each is a square around its point, whose side is the stride of its
+    level. Let l, t, r, b be the distances of a point to the sides of a ground truth, in strides.
+    The point matches it if ``min(l, t, r, b) > 0`` and ``m1 <= max(l, t, r, b) <= m2``, and with a
+    radius only if its distance to the centre is below the radius along both axes. ``m1`` is 0 for
+    the points of the smallest stride, and ``m2`` is infinite for those of the largest: where there
+    is one level, its points match ground truths of every size. A point that matches several ground
+    truths is assigned to the one of the smallest area; of equal ones to the first.
 
-    A ground truth keeps no point where it lies between the points of its level, or where smaller
-    ones take all of them.
+    A ground truth may keep no point: it may lie between the points of its level, or smaller ones
+    may take all that match it.
 
     Args:
-        radius: Largest distance from the centre of the ground truth, in strides, along each axis;
-            None for all of its inside.
-        level_range: (m1, m2) of the levels between, in strides, m1 < m2. Where the next level has
-            twice the stride, m2 = 2 m1 leaves no gap.
-        convention: "paper", or "torchvision": there an object whose farthest side is exactly m1
-            or m2 away does not count, areas are compared as ``1e8 - area`` (in float32 those
-            within 8 tie), and objects of a larger area match nothing.
+        radius: Largest distance to the centre of the ground truth along each axis, in strides;
+            None where all points inside match.
+        level_range: (m1, m2), in strides, m1 < m2. Between levels whose strides differ by a
+            factor of 2, m2 = 2 m1 leaves no gap.
+        convention: "paper", or what an original does in another way. "torchvision": a farthest
+            side at exactly m1 or m2 does not match, areas are compared as ``1e8 - area`` (in
+            float32, areas within about 8 are equal), and larger areas match no point.
         ignore_overlap: Share of a background anchor's area inside one ignore region from which
             the anchor is ignored, in [0, 1].
 
