@@ -92,7 +92,8 @@ def test_a_module_that_registers_no_technique_helps_one(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_every_module_has_the_test_file_of_its_name(path):
-    assert (ROOT / "tests" / path.parent.name / f"test_{path.name}").exists()
+    tests = f"tests/{path.parent.name}/test_{path.name}"
+    assert (ROOT / tests).exists(), f"write {tests}, the tests of {path.relative_to(ROOT)}"
 
 
 @pytest.mark.parametrize("path", TECHNIQUES, ids=lambda path: path.stem)
@@ -104,7 +105,11 @@ def test_every_technique_is_exported_by_its_room(path):
         if isinstance(node, ast.ClassDef) and node.decorator_list
     ]
     assert public, "a technique's file registers a class"
-    assert set(public) <= set(exported)
+    missing = ", ".join(sorted(set(public) - set(exported)))
+    assert not missing, (
+        f"write `from detloss.{path.parent.name}.{path.stem} import {missing}` in "
+        f"detloss/{path.parent.name}/__init__.py, and the name in its __all__"
+    )
 
 
 def documented(cls):
@@ -121,11 +126,13 @@ def documented(cls):
 @pytest.mark.parametrize("cls", PARTS_BY_ID.values(), ids=PARTS_BY_ID)
 def test_every_part_documents_each_option_and_its_source(cls):
     file = Path(sys.modules[cls.__module__].__file__).read_text()
-    assert "Reference:" in file
-    assert "Example:" in cls.__doc__
+    assert "Reference:" in file, "write a section `Reference:` with the paper, in a docstring"
+    assert "Example:" in cls.__doc__, f"write a section `Example:` in the docstring of {cls}"
     text = documented(cls)
     for option in options_of(cls):
-        assert re.search(rf"^ {{4,8}}{option}: ", text, re.MULTILINE), option
+        assert re.search(rf"^ {{4,8}}{option}: ", text, re.MULTILINE), (
+            f"write what {option!r} is, under `Args:` in the docstring of {cls.__name__}"
+        )
 
 
 @pytest.mark.parametrize("cls", PARTS_BY_ID.values(), ids=PARTS_BY_ID)
