@@ -25,10 +25,10 @@ def hinge_loss(
     ``L = max(0, 1 - s x)``, s the label. Gradient ``-s`` while ``s x < 1``, else 0.
 
     Args:
-        logits: Scores (..., C), floating point, unbounded.
-        target: Class indices (...,): 0..C-1 labels that class +1 and the others -1, C
-            (``num_classes``) is background, -1 for all. Or labels (..., C), -1 or +1 (or between,
-            which weighs the two answers), or booleans.
+        logits: Scores (..., C), floating point. They need no bound.
+        target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
+            background, yes to none. Or labels (..., C): +1 for yes, -1 for no, or
+            between, which weighs the two answers; booleans too.
         quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
             of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
             without a class.

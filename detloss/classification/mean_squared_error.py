@@ -27,9 +27,9 @@ def mean_squared_error(
     network is surely wrong, unlike that of cross-entropy.
 
     Args:
-        logits: Scores (..., C), floating point; the sigmoid is taken here.
+        logits: Scores (..., C), floating point. The sigmoid is taken here.
         target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
-            background, yes to none. Or the probability y of each class (..., C), in [0, 1].
+            background, yes to none. Or the label y of each class (..., C), in [0, 1].
         quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
             of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
             without a class.

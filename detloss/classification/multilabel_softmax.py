@@ -32,10 +32,11 @@ def multilabel_softmax_cross_entropy(
 
     Args:
         logits: Scores (..., K), floating point; K counts the background's column if there is one.
-        target: Multi-hot labels (..., K) of any dtype; positive numbers other than 1 weigh the
-            classes, and M is their sum. A row without a positive class has loss 0. Or class
-            indices (...,) for one positive class a row, as `softmax_cross_entropy` takes them.
-        label_smoothing: e in [0, 1]: the shares ``y / M`` become ``(1 - e) y / M + e / K``; a row
+        target: Class indices (...,), 0..K-2 the foreground classes in order and K-1 the
+            background; with `background_index` -1 that is simply the column. Or multi-hot labels
+            (..., K) of any dtype; positive numbers other than 1 weigh the classes, and M is their
+            sum. A row without a positive class has loss 0.
+        label_smoothing: e in [0, 1]. The shares ``y / M`` become ``(1 - e) y / M + e / K``; a row
             without a positive class keeps its loss of 0.
         class_weight: (K,) factor of each column; with class indices a mean divides by the sum of
             the factors of its rows.

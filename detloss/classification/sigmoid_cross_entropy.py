@@ -28,8 +28,8 @@ def sigmoid_cross_entropy(
     Args:
         logits: Scores (..., C), floating point.
         target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
-            background, yes to none. Or the share y of "yes" for each class (..., C), in [0, 1]:
-            multi-hot or soft labels, of any dtype.
+            background, yes to none. Or the label y of each class (..., C), in [0, 1].
+            Multi-hot labels may be of any dtype.
         quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
             of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
             without a class.

@@ -37,8 +37,8 @@ def sigmoid_focal_loss(
         logits: Scores (..., C), floating point. Start training with their bias at `prior_bias`,
             or the background drowns the first steps.
         target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
-            background, yes to none. Or the share y of "yes" for each class (..., C), in [0, 1]:
-            the loss is linear in it, as mixup and label smoothing mean it.
+            background, yes to none. Or the label y of each class (..., C), in [0, 1].
+            The loss is linear in it, as mixup and label smoothing mean it.
         quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
             of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
             without a class.

@@ -33,7 +33,7 @@ def softmax_cross_entropy(
             (..., K), one for each column.
         label_smoothing: e in [0, 1].
         class_weight: (K,) factor of each column; with class indices a mean divides by the sum of
-            the factors of its rows, as PyTorch's `cross_entropy` does.
+            the factors of its rows. PyTorch's `cross_entropy` does the same.
         background_index: The background's column, where the logits have one: -1 the last, 0 the
             first.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.

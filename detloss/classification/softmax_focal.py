@@ -42,7 +42,7 @@ def softmax_focal_loss(
         gamma: How fast a known example fades, >= 0.
         label_smoothing: e in [0, 1].
         class_weight: (K,) factor of each column; with class indices a mean divides by the sum of
-            the factors of its rows, which it does not by those of alpha.
+            the factors of its rows. The factors of alpha are not in that sum.
         background_index: The background's column, where the logits have one: -1 the last, 0 the
             first.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.

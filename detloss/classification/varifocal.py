@@ -40,13 +40,13 @@ def varifocal_loss(
     Args:
         logits: Scores (..., C), floating point.
         target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
-            background, yes to none. Or the quality of each class (..., C) in [0, 1], 0 for "no".
+            background, yes to none. Or the label y of each class (..., C), in [0, 1].
         quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
             of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
             without a class.
         alpha: Factor of the other classes, in [0, 1]; unlike that of focal loss it leaves positives
             alone.
-        gamma: How fast a known negative fades, >= 0.
+        gamma: How fast a known example fades, >= 0. Here only a "no" does.
         detach: Whether ``p^gamma`` carries no gradient. The paper's code differentiates it;
             RT-DETR, D-FINE and DEIM do not. The value is the same.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
