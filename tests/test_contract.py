@@ -214,14 +214,15 @@ def test_data_is_positional_and_the_rest_by_keyword(each):
     _, loss = each
     kinds = [p.kind for p in inspect.signature(loss.function).parameters.values()]
     assert kinds[:2] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 2
-    assert set(kinds[2:]) == {inspect.Parameter.KEYWORD_ONLY}
+    assert set(kinds[2:]) == {inspect.Parameter.KEYWORD_ONLY}, "write `*,` behind the data"
 
 
 def test_the_docstring_says_what_a_user_needs(each):
     _, loss = each
     doc = loss.function.__doc__
     for section in ("Args:", "Returns:", "Raises:", "Example:", "Reference:", "``"):
-        assert section in doc
+        what = "the equation in ``...``" if section == "``" else f"a section `{section}`"
+        assert section in doc, f"write {what} in the docstring of {loss.function.__name__}"
 
 
 def test_refuses_to_broadcast(each):
