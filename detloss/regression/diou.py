@@ -74,6 +74,7 @@ def _diou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
+    """`_diou_loss` of boxes (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
     pairs = BoxPairs(pred, target, least_side(eps))
     distance = CentreDistance(pairs)
     pairs.gradient(

@@ -75,6 +75,7 @@ def _giou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
+    """`_giou_loss` of boxes (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
     pairs = BoxPairs(pred, target, least_side(eps))
     sides, derivative = pairs.floored(pairs.hull_sides, pairs.min_size)
     area = pairs.hull_area if derivative is None else sides[0] * sides[1]

@@ -87,6 +87,7 @@ def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor
 def _fused(
     pred: Tensor, gradient: Tensor | None, target: Tensor, mode: IoUMode, eps: float
 ) -> Tensor:
+    """`_iou_loss` of boxes (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
     pairs = BoxPairs(pred, target, least_side(eps))
     if mode == "log":
         overlap = pairs.iou.clamp(min=eps)

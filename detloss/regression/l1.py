@@ -56,6 +56,7 @@ def _l1(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor) -> Tensor:
+    """`_l1` of deltas (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
     difference = pred - target
     if gradient is not None:
         torch.sign(difference, out=gradient)

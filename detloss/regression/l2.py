@@ -56,6 +56,7 @@ def _l2(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor) -> Tensor:
+    """`_l2` of deltas (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
     difference = pred - target
     if gradient is not None:
         torch.mul(difference, 2, out=gradient)

@@ -85,6 +85,7 @@ def _smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, beta: float) -> Tensor:
+    """`_smooth_l1` of deltas (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
     difference = pred - target
     derivative = torch.div(difference, beta, out=gradient).clamp_(-1, 1)
     # times beta, it is what of the difference lies inside the quadratic part
