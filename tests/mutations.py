@@ -586,30 +586,74 @@ R59 sampler: more anchors than its size
 + self.size
 
 normalizers/base.py
-    normalizers/test_positives.py test_distributed.py
+    normalizers/test_base.py
 
 R12 normalizer: no positives divide by 0
-- total(count, sync=sync).clamp(min=1)
-+ total(count, sync=sync)
+- count = count.clamp(min=self.floor * share)
++ pass
 
 R9 normalizer: not divided by the ranks
-- .clamp(min=1) / ranks(sync=sync)
-+ .clamp(min=1)
+- count = total[:-1] / ranks
++ count = total[:-1]
+
+R9 normalizer: the floor of each rank in place of that of all
+- 1.0 if self.floor_after_ranks else 1 / ranks
++ 1.0
+
+R9 normalizer: the floor comes before what is added
+- count = count + (added
++ count = count.clamp(min=share) + (added
+
+R9 normalizer: an image's count beside the images of one rank
+- added = images if self.per == "image" and not self.floor_after_ranks else images / ranks
++ added = images / ranks
+
+R12 normalizer: an image without positives counts 0
+- of_image = of_image.clamp(min=self.floor)
++ pass
+
+R11 normalizer: images are added up, not averaged
+- count = count * (images / ranks)
++ pass
+
+R9 normalizer: a batch counts the images of all ranks
+- count = count * (images / ranks)
++ count = count * images
+
+R11 normalizer: the loss is not multiplied by the images
+- count = count / images
++ pass
 
 R9 normalizer: not summed over the ranks
 - distributed.all_reduce(summed)
 + pass
 
+R50 normalizer: validation waits for other ranks
+- world if normalizer.sync and normalizer.training else 1 for
++ world if normalizer.sync else 1 for
+
+R9 normalizer: ranks that need not agree ask each other
+- world if normalizer.sync and normalizer.training else 1 for
++ world if normalizer.training else 1 for
+
+R9 normalizer: ranks send different types
+- counts[index].double() for index in shared
++ counts[index] for index in shared
+
+R5 normalizer: half precision counts in half precision
+- return widen(count).sum(1)
++ return count.sum(1)
+
 normalizers/per_image.py
-    normalizers/test_per_image.py
+    normalizers/test_per_image.py normalizers/test_base.py
 
-R12 normalizer: an image without positives divides by 0
-- counts.positives.clamp(min=1)
-+ counts.positives
+R11 normalizer: short for another
+- super().__init__(per="image", sync=sync)
++ super().__init__(per="images", sync=sync)
 
-R11 normalizer: images are added up, not averaged
-- * (images / ranks(sync=self.sync))
-+ * torch.ones_like(images)
+R9 normalizer: what is short for another asks no rank
+- super().__init__(per="image", sync=sync)
++ super().__init__(per="image")
 
 normalizers/moving_average.py
     normalizers/test_moving_average.py
@@ -621,6 +665,57 @@ R18 normalizer: the moving average is not saved
 R50 normalizer: validation moves the average
 - if self.training:
 + if True:
+
+normalizers/ground_truths.py
+    normalizers/test_ground_truths.py
+
+R12 normalizer: a ground truth on each level
+- has_levels: ClassVar[bool] = False
++ has_levels: ClassVar[bool] = True
+
+normalizers/entries.py
+    normalizers/test_entries.py
+
+R22 normalizer: rows in place of entries
+- rows.rows * rows.columns
++ rows.rows
+
+qualities/iou.py
+    qualities/test_iou.py
+
+R63 quality: an overlap below 0
+- return overlap.clamp(min=0)
++ return overlap
+
+qualities/centerness.py
+    qualities/test_centerness.py qualities/test_base.py
+
+R63 quality: outside both ways is good
+- nearer.clamp(min=0)
++ nearer
+
+R63 quality: the anchor's corner in place of its centre
+- centre = (first + last) / 2
++ centre = first
+
+R63 quality: a point divides 0 by 0
+- torch.where(farther > 0, farther, 1)
++ farther
+
+R63 quality: the product without its root
+- share.prod(-1).sqrt()
++ share.prod(-1)
+
+R5 quality: half precision is computed in half precision
+- widen(positives.anchors).chunk
++ positives.anchors.chunk
+
+qualities/confidence.py
+    qualities/test_confidence.py
+
+R63 quality: the mean of the classes
+- probabilities.amax(-1)
++ probabilities.mean(-1)
 
 detector.py
     test_detector.py test_requirements.py

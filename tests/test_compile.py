@@ -1,5 +1,6 @@
 """Under torch.compile(fullgraph=True): no graph break, the same numbers as in eager mode."""
 
+import copy
 import dataclasses
 import itertools
 import shutil
@@ -9,6 +10,8 @@ import torch
 from boxgen import random_boxes, rows_in
 from registered import LOSSES, space_of
 from scenes import grid_anchors, random_predictions, random_targets
+from term_rows import DIVIDING, random_rows
+from term_rows import OPTIONS as NORMALIZER_OPTIONS
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 
@@ -23,8 +26,7 @@ from detloss.boxes import (
 )
 from detloss.classification import sigmoid_focal_loss
 from detloss.matchers import Matches
-from detloss.normalizers import Counts
-from detloss.registry import CODERS, NORMALIZERS, SAMPLERS
+from detloss.registry import CODERS, NORMALIZERS, SAMPLERS, options_of
 
 SIZES = (7, 1, 0, 2, 5, 50, 3, 300)
 
@@ -211,16 +213,65 @@ def test_the_whole_criterion_compiles_with_its_matching():
     assert_close(criterion.state_dict(), alike.state_dict())
 
 
-@pytest.mark.parametrize("name", [n for n in NORMALIZERS.names() if n != "supplied"])
-def test_every_normalizer_compiles_and_keeps_its_state(name):
-    config = {"type": name, **({"value": 7.0} if name == "constant" else {})}
+def variants(name):
+    """A config of a normalizer for each of the ways in which it counts."""
+    config = {"type": name, **NORMALIZER_OPTIONS.get(name, {})}
+    if "per" not in options_of(NORMALIZERS[name]):
+        return [config]
+    more = [{"per": "image", "plus": 1}, {"per": "images"}, {"floor": "images"}]
+    if NORMALIZERS[name].has_levels:
+        more.append({"per": "level", "floor": "none", "times_images": True})
+    return [config, *({**config, **options} for options in more)]
+
+
+@pytest.mark.parametrize("config", [c for n in DIVIDING for c in variants(n)], ids=str)
+def test_every_normalizer_compiles_and_keeps_its_state(config):
     normalizer, alike = (detloss.build_part("normalizer", config) for _ in range(2))
     compiled = torch.compile(normalizer, fullgraph=True, backend="aot_eager")
-    for positives in ([4, 0], [0, 0], [900, 7]):
-        count = torch.tensor(positives)
-        counts = Counts(count, ground_truths=count // 2, target_scores=count / 4)
-        assert_close(compiled(counts), alike(counts))
+    for seed in range(3):
+        rows = random_rows(3, seed=seed)
+        assert_close(compiled(rows), alike(rows))
     assert_close(normalizer.state_dict(), alike.state_dict())
+
+
+@pytest.mark.parametrize("per", ["image", "level"])
+def test_a_criterion_compiles_with_normalizers_of_its_terms(per):
+    """What divides a term depends on its rows, their weights and the levels."""
+    anchors = grid_anchors()
+    divided = {"per": per, "floor": "none"}
+    criterion = detloss.build(
+        {
+            "matcher": {"type": "max_iou"},
+            "classification": {
+                "type": "sigmoid_focal",
+                "normalizer": {"type": "entries", **divided},
+            },
+            "box": [
+                {
+                    "type": "giou",
+                    "weigh_by": "iou",
+                    "normalizer": {"type": "row_weights", **divided},
+                },
+                {"type": "l1", "normalizer": {"type": "moving_average"}},
+            ],
+        }
+    )
+    alike = copy.deepcopy(criterion)
+
+    def losses(criterion, predictions, targets):
+        output = criterion(predictions, targets, anchors=anchors, level_sizes=[40, 24])
+        return output.total, output.terms, output.divisors
+
+    compiled = torch.compile(losses, fullgraph=True, backend="aot_eager")
+    for seed in range(2):
+        predictions = random_predictions(2, len(anchors), seed=seed)
+        targets = random_targets([4, 3], seed=seed)
+        got = compiled(criterion, predictions, targets)
+        expected = losses(alike, predictions, targets)
+        assert_close(got, expected)
+        values = list(predictions.values())
+        assert_close(*(torch.autograd.grad(one[0], values) for one in (got, expected)))
+    assert_close(criterion.state_dict(), alike.state_dict())
 
 
 @pytest.mark.parametrize("name", SAMPLERS.names())
