@@ -75,12 +75,12 @@ def test_the_recipes_are_formatted(followed):
 
 def test_whatever_is_tested_of_every_technique_holds_for_the_recipes(followed):
     new = [name for name, _ in FILES if not name.endswith("__init__.py")]
-    chosen = "charbonnier or inside or certainty or Charbonnier or Inside or Certainty"
+    chosen = "charbonnier or inside or certainty or Charbonnier or Inside or Certainty or one_text"
     passed = run(
         followed,
         *("pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *new),
         *("tests/test_architecture.py", "tests/test_contract.py", "tests/matchers/test_base.py"),
         *("tests/regression/test_golden.py", "tests/regression/test_finite.py"),
-        "tests/terms/test_base.py",
+        *("tests/terms/test_base.py", "tests/test_docstrings.py"),
     )
     assert int(re.search(r"(\d+) passed", passed)[1]) > 60
