@@ -1,5 +1,6 @@
 """DetectorLoss: check, match, ask each term, name and add."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -102,6 +103,8 @@ class DetectorLoss(nn.Module):
         {'classification': tensor(0.6931), 'box': tensor(0.)}
     """
 
+    __jit_ignored_attributes__ = ("matcher", "coder", "sampler", "terms", "normalizer")
+    """What TorchScript leaves out, so that a module with a criterion can be scripted without it."""
     terms: Mapping[str, Term]
 
     def __init__(
@@ -151,6 +154,7 @@ class DetectorLoss(nn.Module):
     def extra_repr(self) -> str:
         return f"validate={self.validate}"
 
+    @torch.jit.unused
     def forward(
         self,
         predictions: Mapping[str, Tensor],
@@ -474,6 +478,8 @@ def _given_divisor(name: str, value: Tensor | float, rows: Rows) -> Tensor:
     """The divisor that the caller gives: 0-d, or one for each image or pyramid level."""
     positive = rows.positive
     if not isinstance(value, Tensor):
+        if not 0 < value < math.inf:
+            raise ValueError(f"normalizer of {name!r} must be a finite number > 0, got {value}")
         return torch.full((), float(value), dtype=rows.dtype, device=positive.device)
     expected = len(rows.level_sizes) if rows.term.divides_levels else rows.images
     if value.ndim and value.shape != (expected,):

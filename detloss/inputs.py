@@ -11,6 +11,8 @@ from detloss.matchers.base import check_match_inputs
 from detloss.tensors import check_floating, widen
 
 Target = Mapping[str, Tensor]
+TARGET_KEYS = ("boxes", "labels", "ignore", "weights", "class_mask")
+"""The entries of a target that a criterion reads."""
 PROBABILITIES, LOGITS = "class_probabilities", "class_logits"
 
 
@@ -165,8 +167,10 @@ def _check_target(image: int, target: Target, *, labels: bool) -> None:
     for key in ("boxes", "labels") if labels else ("boxes",):
         if key not in target:
             raise ValueError(f"targets[{image}] must have {key!r}, got {list(target)}")
-    for key in ("boxes", "labels", "ignore", "weights", "class_mask"):
-        if key in target and not isinstance(target[key], Tensor):
+    for key in target:
+        if key not in TARGET_KEYS:
+            _check_no_near_miss(image, key)
+        elif not isinstance(target[key], Tensor):
             raise TypeError(
                 f"targets[{image}][{key!r}] must be a tensor, got {type(target[key]).__name__}"
             )
@@ -187,3 +191,14 @@ def _check_target(image: int, target: Target, *, labels: bool) -> None:
             f"targets[{image}]['weights'] must have shape {tuple(of_boxes.shape)}, "
             f"got {tuple(weights.shape)}"
         )
+
+
+def _check_no_near_miss(image: int, key: str) -> None:
+    """Raises ValueError for a key that differs from one that is read by case, number or dashes."""
+    for known in TARGET_KEYS:
+        if _plain(key) == _plain(known):
+            raise ValueError(f"targets[{image}] has {key!r}; did you mean {known!r}?")
+
+
+def _plain(key: str) -> str:
+    return key.lower().replace("_", "").replace("-", "").rstrip("s").removesuffix("e")

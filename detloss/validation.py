@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from detloss.inputs import Inputs
+from detloss.inputs import TARGET_KEYS, Inputs
 from detloss.matchers import Matches
 
 # A box reaches as far as its largest coordinate, by magnitude. Fractions may leave the image, wide
@@ -58,9 +58,34 @@ def validate_inputs(
     Raises:
         ValueError: At the first bad value; see the functions below.
     """
+    validate_keys(inputs.targets)
     validate_targets(inputs.targets, classes, inputs.anchors)
     validate_given_matches(inputs.targets, matches)
     validate_predictions(predictions)
+
+
+def validate_keys(targets: Sequence[Mapping[str, Tensor]]) -> None:
+    """Warns of entries of targets that a criterion does not read.
+
+    Args:
+        targets: One mapping an image.
+
+    Warns:
+        UserWarning: Once for the batch, naming the entries and what is read.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True, action="always") as caught:
+        ...     validate_keys([{"boxes": torch.zeros(0, 4), "iscrowd": torch.zeros(0)}])
+        >>> str(caught[0].message).split(";")[0]
+        "targets have 'iscrowd', which nothing reads"
+    """
+    unread = dict.fromkeys(key for target in targets for key in target if key not in TARGET_KEYS)
+    if unread:
+        warnings.warn(
+            f"targets have {', '.join(map(repr, unread))}, which nothing reads; a criterion reads "
+            f"{', '.join(map(repr, TARGET_KEYS))}",
+            stacklevel=2,
+        )
 
 
 def validate_targets(
@@ -184,7 +209,7 @@ def validate_given_matches(
     Example:
         >>> target = {"boxes": torch.zeros(1, 4), "labels": torch.tensor([0])}
         >>> yes = torch.tensor([True])
-        >>> validate_answers([target], [Matches(torch.tensor([1]), yes, ~yes)])
+        >>> validate_given_matches([target], [Matches(torch.tensor([1]), yes, ~yes)])
         Traceback (most recent call last):
         ValueError: matches[0].target_index[0] must be in 0..0, got 1
     """

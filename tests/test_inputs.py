@@ -30,6 +30,9 @@ def test_an_entry_of_a_target_is_a_tensor(key, kind):
         ({"anchors": None}, r"anchors must be \(A, 4\), or one such an image, got None"),
         ({"level_sizes": [60, 3]}, r"level_sizes must add up to the 64 anchors.*, got \[60, 3\]"),
         ({"matches": []}, "matches must be 1, one an image, got 0"),
+        ({"normalizer": 0}, "normalizer of 'classification' must be a finite number > 0, got 0"),
+        ({"normalizer": {"box": -1.0}}, "normalizer of 'box' must be a finite number > 0, got -1"),
+        ({"normalizer": float("nan")}, "must be a finite number > 0, got nan"),
         ({"targets": []}, "targets must be 1, one an image, got 0"),
         (
             {"targets": [{"boxes": ANCHORS[:1]}]},
@@ -55,3 +58,21 @@ def test_one_set_of_anchors_an_image_is_the_same():
     shared = call(predictions, targets)
     apart = call(predictions, targets, anchors=[ANCHORS, ANCHORS.clone()])
     assert torch.equal(shared.total, apart.total)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("weight", "weights"), ("Labels", "labels"), ("box", "boxes"), ("classmask", "class_mask")],
+)
+def test_a_near_miss_of_a_key_is_an_error(key, meant):
+    (target,) = random_targets([2])
+    target[key] = torch.ones(2)
+    with pytest.raises(ValueError, match=rf"targets\[0\] has '{key}'; did you mean '{meant}'\?"):
+        call(targets=[target])
+
+
+def test_another_key_is_nobody_s_business():
+    (target,) = random_targets([2])
+    plain = call(targets=[target])
+    other = target | {"area": torch.ones(2), "image_id": 7, "masks": None}
+    assert torch.equal(call(targets=[other]).total, plain.total)
