@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
@@ -45,7 +44,9 @@ def _default(parameter: Any) -> str:
 
 
 @app.command()
-def check(config: Path) -> None:
+def check(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config")],
+) -> None:
     """Build a config and print it resolved; exit with its mistakes if it has any."""
     try:
         criterion = detloss.load_config(config)

@@ -76,7 +76,7 @@ def softmax_cross_entropy(
 
 
 def cross_entropy_of_class(log_p: Tensor, _: Callable[[], Tensor]) -> tuple[Tensor, None]:
-    """What a class of that log-probability costs; its pull is 1."""
+    """What a class of that log-probability costs; its gradient by ``ln p`` is -1."""
     return -log_p, None
 
 

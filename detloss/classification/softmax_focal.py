@@ -99,13 +99,17 @@ def softmax_focal_loss(
 def _of_class(
     log_p: Tensor, one_minus_p: Callable[[], Tensor], gamma: float
 ) -> tuple[Tensor, Tensor]:
-    """``(1 - p)^gamma * -ln p`` and ``(1 - p)^gamma (1 + gamma p * -ln p / (1 - p))``."""
+    """The cost ``(1 - p)^gamma * -ln p``, and its gradient by ``ln p``.
+
+    That is ``-(1 - p)^gamma (1 + gamma p * -ln p / (1 - p))``.
+    """
     rest = one_minus_p()
-    fade = rest.pow(gamma)
+    modulation = rest.pow(gamma)
     cost = -log_p
     ratio = log_p.exp().mul_(cost).div_(rest)
     ratio.masked_fill_(rest <= 0, 1)  # towards 1 as p goes to 1
-    return cost.mul_(fade), ratio.mul_(gamma).add_(1).mul_(fade)
+    by_log_p = ratio.mul_(-gamma).sub_(1).mul_(modulation)
+    return cost.mul_(modulation), by_log_p
 
 
 def _focal_terms(x: Tensor, gamma: float) -> Tensor:

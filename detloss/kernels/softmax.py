@@ -5,6 +5,7 @@ it were the true one. So a technique is one function, `term(x)`, (..., C) -> (..
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,10 +48,9 @@ def softmax_loss(
         term: The cost of each class, were it the true one.
         logits: (..., K), one column being the background where there is one.
         target: Class indices (...,), see `class_columns`; or probabilities (..., K).
-        of_class: ``(ln p, 1 - p) -> (cost, pull)`` of a class alone, elementwise: its cost, and
-            the factor of ``p - onehot`` in the gradient, which is minus the cost's derivative by
-            ln p; None for 1. It asks for ``1 - p``, exact where p rounds to 1, by calling it.
-            Without `of_class`, autograd.
+        of_class: ``(ln p, 1 - p) -> (cost, gradient)`` of a class alone, elementwise: its cost, and
+            d cost / d ln p; None for -1. It asks for ``1 - p``, exact where p rounds to 1, by
+            calling it. Without `of_class`, autograd.
         label_smoothing: e in [0, 1]: ``q = (1 - e) target + e / K``, or plus e times its mean for a
             row that does not sum to 1.
         alpha: (K,) factors, one a column.
@@ -62,19 +62,18 @@ def softmax_loss(
         reduction: "none" -> (...,), "sum", or "mean" over the rows not ignored.
     """
     by_index = is_index_target(logits, target)
-    of_index = by_index and not label_smoothing
     check_reduction(reduction)
     check_label_smoothing(label_smoothing)
     if weight is not None:
         check_weight(weight, logits.shape, elementwise=False)
     classes = logits.shape[-1]
+    check_background(background_index, classes)
     scale = None if class_weight is None else per_class_values("class_weight", class_weight, logits)
     factor = scale
     if alpha is not None:
         values = per_class_values("alpha", alpha, logits)
         factor = values if scale is None else scale * values
 
-    check_background(background_index, classes)
     count: Tensor | float = logits.shape[:-1].numel()
     if by_index:
         counted = target != ignore_index
@@ -84,55 +83,96 @@ def softmax_loss(
         weight = only_counted(weight, counted)
     else:
         target = dense_target(logits, target)
-
-    def smooth(share: Tensor) -> Tensor:
-        if not label_smoothing:
-            return share
-        return share.lerp(share.mean(-1, keepdim=True), label_smoothing)
-
-    def formula(x: Tensor, true: Tensor) -> Tensor:
-        costs = term(x) if factor is None else factor * term(x)
-        if by_index:
-            loss = costs.gather(-1, true[..., None])[..., 0]
-            return torch.lerp(loss, costs.mean(-1), label_smoothing) if label_smoothing else loss
-        return (smooth(true) * costs).sum(-1)
-
-    def fused(x: Tensor, gradient: Tensor | None, true: Tensor) -> Tensor:
-        """``sum_c q_c cost_c``, and its gradient ``p sum_c q_c pull_c - q pull``."""
-        assert of_class is not None
-        if of_index:
-            column = true[:, None]
-            log_p, rest = _of_true(x, column, gradient)
-            loss, pull = of_class(log_p, lambda: rest)
-            if factor is not None:
-                loss = loss * factor[column]
-                pull = factor[column] if pull is None else pull * factor[column]
-            if gradient is not None:
-                gradient.scatter_(-1, column, -rest)
-                if pull is not None:
-                    gradient.mul_(pull)
-            return loss[:, 0]
-
-        p = torch.log_softmax(x, -1, out=gradient)
-        share = torch.zeros_like(x).scatter_(-1, true[:, None], 1) if by_index else true
-        share = smooth(share)
-        if factor is not None:
-            share = share * factor
-        cost, pull = of_class(p, lambda: _rest(p))
-        loss = cost.mul_(share).sum(-1)
-        if gradient is not None:
-            pull = share if pull is None else pull.mul_(share)
-            exponential_(p).mul_(pull.sum(-1, keepdim=True)).sub_(pull)
-        return loss
-
+    make = _of_true_column if by_index and not label_smoothing else _of_share
     return run(
-        Formula(formula, None if of_class is None else fused, large_blocks=of_index),
+        make(_Technique(term, of_class, factor, label_smoothing)),
         logits,
         target,
         weight=weight,
         count=count,
         reduction=reduction,
     )
+
+
+class _Technique(NamedTuple):
+    """What `softmax_loss` is given of a loss; `factor` (K,) weighs the columns, None for ones."""
+
+    term: Callable[[Tensor], Tensor]
+    of_class: OfClass | None
+    factor: Tensor | None
+    label_smoothing: float
+
+    def costs(self, x: Tensor) -> Tensor:
+        """(..., K) what each class would cost."""
+        return self.term(x) if self.factor is None else self.factor * self.term(x)
+
+
+def _of_true_column(technique: _Technique) -> Formula:
+    """The formula for the true column of each row, (N,)."""
+    of_class, factor = technique.of_class, technique.factor
+
+    def value(x: Tensor, true: Tensor) -> Tensor:
+        return technique.costs(x).gather(-1, true[..., None])[..., 0]
+
+    if of_class is None:
+        return Formula(value)
+
+    def fused(x: Tensor, gradient: Tensor | None, true: Tensor) -> Tensor:
+        """The cost c of the true class, and its gradient ``(onehot - p) dc / d ln p``."""
+        column = true[:, None]
+        log_p, rest = _of_true(x, column, gradient)
+        loss, by_log_p = of_class(log_p, lambda: rest)
+        if factor is not None:
+            loss = loss * factor[column]
+            by_log_p = -factor[column] if by_log_p is None else by_log_p * factor[column]
+        if gradient is not None:
+            gradient.scatter_(-1, column, -rest)  # now p - onehot
+            if by_log_p is not None:
+                gradient.mul_(-by_log_p)
+        return loss[:, 0]
+
+    return Formula(value, fused, large_blocks=True)
+
+
+def _of_share(technique: _Technique) -> Formula:
+    """The formula for a share q of each class (N, K), or for true columns (N,) to be smoothed."""
+    of_class, factor, label_smoothing = (
+        technique.of_class,
+        technique.factor,
+        technique.label_smoothing,
+    )
+
+    def smooth(share: Tensor) -> Tensor:
+        if not label_smoothing:
+            return share
+        return share.lerp(share.mean(-1, keepdim=True), label_smoothing)
+
+    def value(x: Tensor, true: Tensor) -> Tensor:
+        costs = technique.costs(x)
+        if true.ndim == x.ndim:
+            return (smooth(true) * costs).sum(-1)
+        loss = costs.gather(-1, true[..., None])[..., 0]
+        return torch.lerp(loss, costs.mean(-1), label_smoothing)
+
+    if of_class is None:
+        return Formula(value)
+
+    def fused(x: Tensor, gradient: Tensor | None, true: Tensor) -> Tensor:
+        """``sum_c q_c cost_c``, and its gradient ``q g - p sum_c q_c g_c``, g = d cost / d ln p."""
+        p = torch.log_softmax(x, -1, out=gradient)
+        by_index = true.ndim < x.ndim
+        share = torch.zeros_like(x).scatter_(-1, true[:, None], 1) if by_index else true
+        share = smooth(share)
+        if factor is not None:
+            share = share * factor
+        cost, by_log_p = of_class(p, lambda: _rest(p))
+        loss = cost.mul_(share).sum(-1)
+        if gradient is not None:
+            weighted = -share if by_log_p is None else by_log_p.mul_(share)
+            exponential_(p).mul_(-weighted.sum(-1, keepdim=True)).add_(weighted)
+        return loss
+
+    return Formula(value, fused)
 
 
 def _of_true(x: Tensor, column: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
