@@ -452,6 +452,13 @@ def check_parts(criterion: DetectorLoss) -> None:
                 f"{name}: {term.loss.type_name} is a loss on {space}, coder {coder.type_name} has "
                 f"{', '.join(sorted(coder.spaces))}"
             )
+        classifier = criterion._classifier()
+        looks_at_classes = any("class_logits" in quality.needs for quality in term.qualities)
+        if looks_at_classes and classifier is not None and classifier.loss.background_columns:
+            raise ValueError(
+                f"{name}: a quality takes the class logits for yes-or-no answers, and "
+                f"{classifier.loss.type_name} has classes that share one probability"
+            )
         if "score" in term.needs and not matcher.scores:
             raise ValueError(
                 f"{name}: a score comes from the matcher, and {matcher.type_name} gives none"

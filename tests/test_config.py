@@ -10,7 +10,7 @@ import yaml
 from scenes import grid_anchors, predictions_for, random_targets
 
 import detloss
-from detloss.registry import CLASSIFICATION, MATCHERS, REGRESSION, TERMS, options_of
+from detloss.registry import CLASSIFICATION, MATCHERS, QUALITIES, REGRESSION, TERMS, options_of
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 GOOD = {
@@ -178,7 +178,7 @@ def changed(section, **options):
         ),
         (
             GOOD | {"box": None},
-            "config: box: expected a mapping such as {type: ciou}, got None",
+            f"config: box: expected a mapping such as {{type: {REGRESSION.names()[0]}}}, got None",
         ),
         (
             changed("box", weight=-1),
@@ -224,8 +224,8 @@ def changed(section, **options):
         ),
         (
             changed("box", weigh_by="iuo"),
-            "config: box.weigh_by: unknown quality 'iuo', accepted: none, centerness, confidence, "
-            "iou, score; did you mean 'iou'?",
+            "config: box.weigh_by: unknown quality 'iuo', accepted: none, "
+            f"{', '.join(QUALITIES.names())}; did you mean 'iou'?",
         ),
         (
             changed("box", label="iou"),
@@ -259,6 +259,11 @@ def changed(section, **options):
             changed("box", normalizer={"type": "row_weights"}),
             "config: box: normalizer row_weights divides by the factors of the rows, and the term "
             "has none; give it weigh_by",
+        ),
+        (
+            changed("box", weigh_by="confidence") | {"classification": {"type": "softmax_focal"}},
+            "config: box: a quality takes the class logits for yes-or-no answers, and "
+            "softmax_focal has classes that share one probability",
         ),
         (
             GOOD | {"box": {"type": "distribution_focal"}},

@@ -26,6 +26,7 @@ class ClassificationLoss(Loss):
     """
 
     background_columns: ClassVar[int] = 0
+    background_index: int = -1
     differentiable: ClassVar[bool] = True
     takes_quality: ClassVar[bool] = False
     default_label: ClassVar[str] = "one"

@@ -86,15 +86,26 @@ class Term(Part):
         """Raises ValueError for options that the term does not go with."""
 
     @property
+    def qualities(self) -> list[Quality]:
+        """Its label and what weighs its rows, where they are qualities."""
+        return [quality for quality in (self.label, self.weigh_by) if quality is not None]
+
+    @property
     def needs(self) -> frozenset[str]:
-        """Predictions that its qualities look at, and "score" where one asks the matcher."""
-        qualities = [q for q in (self.label, self.weigh_by) if q is not None]
-        return frozenset({self.reads}).union(*(quality.needs for quality in qualities))
+        """Predictions that it or a quality looks at, and "score" where one asks the matcher."""
+        return frozenset({self.reads}).union(*(quality.needs for quality in self.qualities))
 
     @property
     def has_factors(self) -> bool:
         """Whether something in its config weighs its rows."""
         return self.weigh_by is not None
+
+    def class_weights(self, batch: MatchedBatch) -> Tensor | None:
+        """(B, A) or (P,) weights of the rows' classes that the loss multiplies in; None for ones.
+
+        They are factors of a row where its classes share one loss.
+        """
+        return None
 
     def config(self) -> dict[str, Any]:
         """The options of the loss, the weight, and what of the term is not as by default."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from detloss.batch import MatchedBatch
 from detloss.classification import ClassificationLoss
 from detloss.kernels import Loss
+from detloss.kernels.softmax import class_columns
 from detloss.normalizers import Normalizer
 from detloss.qualities import Quality
 from detloss.registry import CLASSIFICATION, QUALITIES, NonNegative, Registry
@@ -108,6 +109,26 @@ class LogitTerm(Term):
     def labelled(self, batch: MatchedBatch, classes: int) -> Tensor | None:
         """(B, C) bool, the classes that are labelled in each image; None for all in all."""
         return None
+
+    @property
+    def has_factors(self) -> bool:
+        """See `Term.has_factors`."""
+        return super().has_factors or self._weighs_classes
+
+    @property
+    def _weighs_classes(self) -> bool:
+        return bool(self.loss.background_columns) and self.loss.class_weight is not None
+
+    def class_weights(self, batch: MatchedBatch) -> Tensor | None:
+        """See `Term.class_weights`; background has a weight, too."""
+        if not self._weighs_classes:
+            return None
+        weights = self.loss.class_weight
+        assert weights is not None
+        classes = self.classes(batch.inputs.predictions)
+        labels = self.labels if self.over == "all" else self.truth_labels
+        column = class_columns(labels(batch, classes), classes + 1, self.loss.background_index)
+        return weights.to(column.device)[column]
 
     def columns(self, predictions: Mapping[str, Tensor]) -> int:
         """See `Term.columns`."""

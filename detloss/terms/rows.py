@@ -96,7 +96,9 @@ class Rows:
     @computed_once
     def row_weights(self) -> Tensor:
         """(B, A) product of the factors of each anchor's row."""
-        factors = self.factors
+        factors, of_class = self.factors, self.term.class_weights(self.batch)
+        if of_class is not None:  # the loss itself multiplies them in
+            factors = of_class if factors is None else factors * of_class
         if self.term.over == "positives":
             return self._spread(factors)
         return self.counted if factors is None else torch.where(self.counted, factors, 0)
@@ -105,8 +107,7 @@ class Rows:
     def factors(self) -> Tensor | None:
         """Product of what weighs each row, (B, A) or (P,); None for all 1.
 
-        These are the weight of its ground truth, the quality that the term weighs by, and the
-        weight of its class where the loss has no other place for it.
+        These are the weight of its ground truth and the quality that the term weighs by.
         """
         batch, term = self.batch, self.term
         with torch.no_grad():
@@ -124,8 +125,9 @@ class Rows:
         """
         batch, divisor = self.batch, divisor.to(self.dtype)
         with torch.no_grad():
-            # a count of 0 without a floor: the term is 0
-            scale = torch.where(divisor == 0, 0, divisor.reciprocal())
+            # a count of 0, or too small to divide by, without a floor: the term is 0
+            countable = divisor >= torch.finfo(divisor.dtype).tiny
+            scale = torch.where(countable, divisor.reciprocal(), 0)
             scale = self._of_anchors(scale)
             if self.term.level_weights is not None:
                 scale = scale * self._of_levels(scale.new_tensor(self.term.level_weights))

@@ -144,3 +144,24 @@ def test_an_anchor_may_stand_in_several_pairs():
         ValueError, match=r"matches\[1\] must have pairs like matches\[0\], got None"
     ):
         rows_of("box", matches=[first, MATCHES[1]]).weights(torch.tensor(1.0))
+
+
+def test_a_divisor_too_small_to_divide_by_makes_the_term_0():
+    assert (rows_of().weights(torch.tensor(1e-41)) == 0).all()
+
+
+def test_class_weights_of_a_softmax_are_factors_of_its_rows():
+    """DETR's: classes weigh 1, background 0.1; positives weigh what their truths do, too."""
+    criterion = build(
+        classification={
+            "type": "softmax_cross_entropy",
+            "class_weight": [1.0, 1.0, 5.0, 0.1],
+            "normalizer": {"type": "row_weights"},
+        }
+    )
+    inputs = Inputs({"class_logits": torch.zeros(2, 3, CLASSES + 1)}, TARGETS, [ANCHORS] * 2)
+    rows = Rows(
+        criterion.terms["classification"], MatchedBatch(inputs, MATCHES, criterion.coder), None
+    )
+    assert_close(rows.row_weights, torch.tensor([[5.0, 3, 0], [0.1, 0.1, 1]]))
+    assert rows.weights(torch.tensor(1.0)).tolist() == [[1, 3, 1], [1, 1, 1]]
