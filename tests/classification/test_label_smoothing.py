@@ -48,10 +48,6 @@ def value_and_gradient(loss, logits, target, weight=None, reduction="none"):
     return value.detach(), gradient
 
 
-def test_only_labels_of_plus_or_minus_one_and_a_metric_have_none():
-    assert set(CLASSIFICATION.names()) - set(SMOOTHED) == {"hinge", "zero_one"}
-
-
 @pytest.mark.parametrize("name", SMOOTHED)
 @pytest.mark.parametrize("label_smoothing", [0.1, 1.0])
 @pytest.mark.parametrize("target", ["index", "hard", "soft"])
