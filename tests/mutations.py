@@ -718,63 +718,125 @@ R63 quality: the mean of the classes
 + probabilities.mean(-1)
 
 detector.py
-    test_detector.py test_requirements.py
+    test_detector.py test_requirements.py terms/test_base.py
 
 R53 head: weights of terms never applied
-- loss * self.weights[name]
-+ loss
+- losses[name] * term.weight
++ losses[name]
 
 R53 head: total of the unweighted terms
-- total=terms["classification"] + terms["box"]
-+ total=losses["classification"] + losses["box"]
+- total: Tensor | int = sum(terms.values())
++ total: Tensor | int = sum(losses.values())
 
 R53 head: losses for the log keep the graph
 - name: loss.detach()
 + name: loss
 
-R11 head: multiplied by the images of the batch
-- weight = divisor.reciprocal()
-+ weight = (divisor / batch).reciprocal()
-
 R10 head: a supplied normalizer is not used
-- if normalizer is None:
-+ if True:
+- if given is not None:
++ if False:
+
+R53 head: a term of weight 0 keeps its NaN
+- return torch.zeros_like(loss) + prediction.flatten()[:0].sum()
++ return loss * 0
+
+R13 head: given matches are not sampled
+- matches = self._match(inputs) if given is None else list(given)
++ return list(given) if given is not None else self._match(inputs)
+
+R53 head: two terms of one name
+- if name in named:
++ if False:
+
+batch.py
+    test_batch.py test_detector.py terms/test_rows.py
 
 R24 head: background is the last class
-- torch.full((1,), self._classes(logits), device=device)
-+ torch.full((1,), self._classes(logits) - 1, device=device)
+- torch.cat([*labels, labels[0].new_full((1,), classes)])
++ torch.cat([*labels, labels[0].new_full((1,), classes - 1)])
+
+R63 head: decoded boxes without a gradient where a quality asks first
+- torch.set_grad_enabled(self.with_grad)
++ torch.set_grad_enabled(False)
+
+R54 head: the boxes of one image are those of another
+- first += len(target["boxes"])
++ pass
+
+R26 head: a quality of no positive is kept
+- values = torch.where(self.is_positive, values, 0)
++ pass
+
+terms/rows.py
+    terms/test_rows.py terms/test_base.py test_detector.py test_requirements.py
+
+R11 head: multiplied by the images of the batch
+- torch.where(countable, divisor.reciprocal(), 0)
++ torch.where(countable, divisor.reciprocal(), 0) / self.images
+
+R54 head: weights of boxes do not count
+- weights = scale if self.factors is None else scale * self.factors
++ weights = scale
+
+R13 head: a count of 0 divides
+- countable = divisor >= torch.finfo(divisor.dtype).tiny
++ countable = divisor == divisor
+
+R26 head: background rows are weighed where a host sync is spared
+- weights = torch.where(batch.is_positive, weights, 0)
++ pass
+
+R53 head: weights of levels are not applied
+- if self.term.level_weights is not None:
++ if False:
+
+R10 head: a quality of a row is not in its count
+- factors = of_class if factors is None else factors * of_class
++ pass
+
+terms/logits.py
+    terms/test_classification.py terms/test_logits.py terms/test_base.py test_detector.py
 
 R24 head: a softmax's background counts as a class
-- return logits.shape[-1] - self.classification.background_columns
-+ return logits.shape[-1]
+- return self.columns(predictions) - self.loss.background_columns
++ return self.columns(predictions)
 
 R47 head: ignored anchors are taught
-- torch.where(ignored, self.classification.ignore_index, labels)
-+ labels
+- torch.where(batch.ignored, self.loss.ignore_index, self.labels(batch, classes))
++ self.labels(batch, classes)
 
-R54 head: weights of boxes not in the classification
-- weight=weight if known is None
-+ weight=divisor.reciprocal()[:, None].expand(batch, count) if known is None
+R63 head: the label is 1 whatever the quality
+- quality = None if self.label is None else batch.quality_of_anchors(self.label)
++ quality = None
 
-R54 head: weights of boxes not in the box term
-- positive, weight, reduction
-+ positive, divisor.reciprocal()[:, None].expand(batch, count), reduction
+R51 head: classes that nobody labelled are hard negatives
+- if weight is None
++ if weight is None and False
 
-R3 head: a loss on boxes gets deltas
-- if self.box.space == "deltas":
-+ if True:
-
-R13 head: no graph without a positive anchor
-- weight=weight, reduction="sum")
-+ weight=weight, reduction="sum") if len(answer) else weight.sum()
+terms/classification.py
+    terms/test_classification.py test_detector.py
 
 R51 head: classes that nobody labelled are taught
 - if not any("class_mask" in target for target in targets):
 + if True:
 
-R51 head: classes that nobody labelled are hard negatives
-- weight = None if known is None else known.expand_as(logits)
-+ weight = None
+terms/box.py
+    terms/test_box.py test_detector.py
+
+R3 head: a loss on boxes gets deltas
+- if self.loss.space == "boxes":
++ if False:
+
+inputs.py
+    test_inputs.py terms/test_classification.py
+
+R46 head: a near miss of a key is passed over
+- if _plain(key) == _plain(known):
++ if False:
+
+R8 head: a probability of 1 has no finite logit
+- (1 - p).clamp(min=tiny).log()
++ (1 - p).log()
 
 validation.py
     test_validation.py
@@ -803,16 +865,16 @@ config.py
     test_config.py
 
 R46 config: an unknown section is passed over
-- if key not in SECTIONS
+- if key not in accepted
 + if False
 
 R46 config: a key given twice is passed over
 - if key in seen:
 + if False:
 
-R53 config: the weight of a term is dropped
-- options, weights[section], found = _split_term(section, options)
-+ options, _, found = _split_term(section, options)
+R53 config: the options of a term are dropped
+- return cls(cast(Loss, loss(**of_loss)), **built)
++ return cls(cast(Loss, loss(**of_loss)))
 
 registry.py
     test_contract.py test_config.py
@@ -843,7 +905,7 @@ R8 closed form: the exponential of a large logit
 - if sync_is_free(z) and z.numel() and z.amax().item() < LARGE:
 + if sync_is_free(z):
 
-classification/sigmoid_focal.py
+kernels/elementary.py
     classification/test_sigmoid_focal.py classification/test_finite.py
 
 R21 focal loss: a negative fades with 1 - p
@@ -855,16 +917,42 @@ R7 focal loss: the gradient of a power at 0
 + z.sigmoid().pow(gamma)
 
 R21 closed form: a negative fades with 1 - p
-- fade = p.square_()
-+ fade = (1 - p).square_()
+- return p.square_()
++ return (1 - p).square_()
 
-R21 closed form: the fading has no gradient
+R21 closed form: the modulation has no gradient
 - torch.addcmul(p, slope, loss, value=gamma, out=slope)
 + slope.copy_(p)
 
-R7 closed form: the fading of a large loss overflows
+R7 closed form: the modulation of a large loss overflows
 - torch.addcmul(p, slope, loss, value=gamma, out=slope)
 + slope.mul_(gamma * loss).add_(p)
+
+classification/quality_focal.py
+    classification/test_quality_focal.py classification/test_finite.py
+
+R63 quality focal loss: fades with the label
+- distance.pow(beta) * (
++ label.pow(beta) * (
+
+R7 quality focal loss: infinite times nothing far out
+- x.clamp(-LARGE, LARGE).sigmoid()
++ x.sigmoid()
+
+classification/varifocal.py
+    classification/test_varifocal.py test_contract.py
+
+R63 varifocal loss: a positive does not count by its quality
+- return quality * (softplus(x) - quality * x)
++ return softplus(x) - quality * x
+
+R63 varifocal loss: alpha weighs nothing
+- no_weight=alpha,
++ no_weight=1.0,
+
+R63 varifocal loss: the modulation keeps its gradient
+- slope.copy_(p)
++ slope.copy_(p).mul_(2)
 
 classification/softmax_focal.py
     classification/test_softmax_focal.py kernels/test_dispatch.py
@@ -874,8 +962,8 @@ R21 softmax focal loss: fades with p
 + gamma * log_p
 
 R21 closed form: softmax focal loss fades with p
-- fade = rest.pow(gamma)
-+ fade = (1 - rest).pow(gamma)
+- modulation = rest.pow(gamma)
++ modulation = (1 - rest).pow(gamma)
 
 R7 closed form: 0 / 0 where p rounds to 1
 - ratio.masked_fill_(rest <= 0, 1)
@@ -902,12 +990,24 @@ R35 ignored rows: count in the mean
 + pass
 
 R47 ignored rows: are negatives
-- ignored = index[..., None] == ignore_index
-+ ignored = index[..., None] != index[..., None]
+- loss = negative(torch.where(is_yes, -x, torch.where(ignored, 0, x)))
++ loss, ignored = negative(torch.where(is_yes, -x, x)), is_yes & False
 
 R47 closed form: ignored rows are negatives
-- _silence(z, index == ignore_index)
+- z.index_fill_(0, ignored.nonzero().view(-1), -math.inf)
 + pass
+
+R63 quality: a "no" of the labelled column is kept
+- labelled = technique.label_loss(x, label, _like(x, yes), _like(x, no))
++ labelled = technique.label_loss(x, label * 0 + 1, _like(x, yes), _like(x, no))
+
+R63 closed form: the label of another row
+- label = quality.index_select(0, row)
++ label = quality[: len(row)]
+
+R63 closed form: no gradient of the label
+- elements.index_copy_(0, place, at_labels)
++ elements.index_copy_(0, place, at_labels) if values is loss else None
 
 R57 soft labels: also count in full as a no
 - no * (1 - share) * negative(x)
@@ -950,8 +1050,8 @@ R57 closed form: the logarithm of a probability that is 0
 + p.amin().item() >= 0
 
 R57 closed form: the gradient of soft labels is p
-- exponential_(p).mul_(pull.sum(-1, keepdim=True)).sub_(pull)
-+ exponential_(p).mul_(pull.sum(-1, keepdim=True))
+- .add_(weighted)
++ .add_(0)
 """
 """A file of the package with the tests that are to catch its bugs, and then the bugs: the number of
 the requirement, what is wrong, the source to replace, which occurs once in the file, and what is
