@@ -81,6 +81,8 @@ class Normalizer(Part):
     """Whether terms of one batch may have different counts."""
     needs_factors: ClassVar[bool] = False
     """Whether the rows of the term must have factors."""
+    needs_number: ClassVar[bool] = False
+    """Whether it divides by nothing but the ``normalizer=`` of the criterion's call."""
 
     @abstractmethod
     def local(self, rows: TermRows) -> Tensor:

@@ -1,7 +1,7 @@
 """The loss of a batch over a moving average of the positive anchors."""
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ class MovingAverageNormalizer(Normalizer):
 
     ``n <- m n + (1 - m) max(positives, 1)``, in every call in training mode; in evaluation mode n
     stays. A batch with few positives then does not count more than one with many. n is a buffer:
-    saved and restored with the criterion's ``state_dict``, and in float32 whatever it is moved to.
+    saved and restored with the criterion's ``state_dict``, kept by a checkpoint that has none, and
+    in float32 whatever it is moved to.
 
     Args:
         momentum: m in [0, 1], how much of n a step keeps.
@@ -50,6 +51,13 @@ class MovingAverageNormalizer(Normalizer):
         if self.average.dtype != average.dtype:
             self.average = average.to(self.average.device)
         return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *others: Any, **more: Any
+    ) -> None:
+        """What ``load_state_dict`` does: n stays where a checkpoint has none, being older."""
+        state_dict.setdefault(f"{prefix}average", self.average)
+        super()._load_from_state_dict(state_dict, prefix, *others, **more)
 
     def local(self, rows: TermRows) -> Tensor:
         """See `Normalizer.local`."""

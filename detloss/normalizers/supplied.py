@@ -1,5 +1,7 @@
 """The loss of a batch over a number that the caller passes with it."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from detloss.normalizers.base import Normalizer, TermRows
@@ -19,6 +21,8 @@ class SuppliedNormalizer(Normalizer):
     Reference:
         None: it is bookkeeping, so that micro-batches equal the batch.
     """
+
+    needs_number: ClassVar[bool] = True
 
     def local(self, rows: TermRows) -> Tensor:
         """Raises: it is reached only where the caller passed no number.

@@ -65,6 +65,12 @@ def test_may_be_made_without_memory_first():
     assert step(normalizer.eval(), 1) == 7
 
 
+def test_stays_where_an_older_checkpoint_has_no_average():
+    normalizer = MovingAverageNormalizer(momentum=0.5, initial=7.0)
+    normalizer.load_state_dict({}, strict=True)
+    assert step(normalizer, 1) == 4
+
+
 def test_a_divisor_given_away_does_not_change_with_the_next_step():
     normalizer = MovingAverageNormalizer(momentum=0.5)
     divisor = normalizer(term_rows([20], anchors=20))
