@@ -6,12 +6,26 @@
 
 The functions and modules live in their rooms: `detloss.classification`, `detloss.regression`,
 `detloss.boxes`, `detloss.coders`, `detloss.matchers`, `detloss.samplers`, `detloss.qualities`,
-`detloss.normalizers`, `detloss.terms`.
+`detloss.normalizers`, `detloss.terms`. `detloss.integrations` puts a criterion into a model of
+another package, such as `detloss.integrations.torchvision`.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from detloss.config import build, build_part, load_config
 from detloss.detector import DetectorLoss, DetectorOutput
 from detloss.registry import ConfigError
+
+if TYPE_CHECKING:
+    from detloss import integrations as integrations
+else:
+
+    def __getattr__(name):  # imported when first asked for, since few need it
+        if name == "integrations":
+            return import_module("detloss.integrations")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 
