@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from scenes import CLASSES, build, gradients, grid_anchors, random_predictions, random_targets
+from torch import nn
 from torch.testing import assert_close
 
 import detloss
@@ -633,3 +634,33 @@ def test_rejects_a_normalizer_of_another_shape():
 def test_rejects_a_normalizer_of_an_unknown_term():
     with pytest.raises(ValueError, match="must name terms, classification, box, got 'boxes'"):
         run(build(), random_predictions(1, 64), random_targets([1]), normalizer={"boxes": 1.0})
+
+
+class Owner(nn.Module):
+    """A network that has its loss with it, as many do, and uses it in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.criterion = build(classification={"type": "sigmoid_focal", "class_weight": [1.0, 2.0]})
+
+    @torch.jit.unused
+    def loss(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.layer(x).expand(1, len(ANCHORS), 2)
+        predictions = {"class_logits": logits, "box_regression": torch.zeros(1, len(ANCHORS), 4)}
+        return run(self.criterion, predictions, random_targets([3])).total
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            return self.loss(x)
+        return self.layer(x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_module_with_a_criterion_can_be_scripted_without_it():
+    owner, x = Owner(), torch.ones(1, 3)
+    loss = owner(x)
+    scripted = torch.jit.script(owner.eval())
+    assert torch.equal(scripted(x), owner(x))
+    assert not any("criterion" in key for key in scripted.state_dict())
+    assert owner.train()(x) == loss  # scripting has not changed the owner
