@@ -45,8 +45,9 @@ def use_loss(model: RetinaNet, criterion: DetectorLoss) -> RetinaNet:
             columns of its logits, so ``num_classes`` of the model is the number of classes, and
             background has no column. Where it is wrapped, as by DistributedDataParallel, pass it
             before.
-        criterion: The loss. Its coder must mean by deltas what the model means by them. It is told
-            the ``level_sizes`` of the model's anchor generator.
+        criterion: The loss, on the device of the model and set to its mode. Its coder must mean by
+            deltas what the model means by them. It is told the ``level_sizes`` of the model's
+            anchor generator.
 
     Returns:
         `model`, for chaining. In training mode it returns ``criterion(...).terms``: name ->
@@ -196,6 +197,8 @@ class _WithLoss(nn.Module):
         if name == "criterion":
             self.check_criterion(self, value)
         super().__setattr__(name, value)
+        if name == "criterion":  # which may come in another mode than that of the model
+            value.train(self.training)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]

@@ -199,6 +199,14 @@ def test_an_assigned_criterion_is_used_from_then_on(model):
     assert not torch.equal(before["box"], after["box"])
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_criterion_takes_the_mode_of_the_model(model, training):
+    use_loss(model.train(training), criterion_of(normalizer={"type": "moving_average"}))
+    assert model.criterion.normalizer.training == training
+    model.criterion = criterion_of(normalizer={"type": "moving_average"}).train(not training)
+    assert model.criterion.normalizer.training == training
+
+
 def test_use_loss_again_takes_the_other_criterion(model):
     use_loss(model, detloss.load_config("retinanet_giou"))
     other = detloss.load_config("retinanet_ciou")
