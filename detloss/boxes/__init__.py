@@ -3,6 +3,7 @@
 from detloss.boxes.formats import FORMATS, convert_boxes
 from detloss.boxes.grids import grid_anchors, grid_points
 from detloss.boxes.overlaps import OVERLAPS, box_area, paired_overlap, pairwise_overlap
+from detloss.boxes.padding import pad_targets
 from detloss.boxes.sanitize import BoxChange, sanitize_targets
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "convert_boxes",
     "grid_anchors",
     "grid_points",
+    "pad_targets",
     "paired_overlap",
     "pairwise_overlap",
     "sanitize_targets",
