@@ -334,10 +334,10 @@ def problems(loss: Loss, pred: Tensor, target: Tensor) -> Iterator[tuple[str, Te
             wide = value_and_gradient(loss, pred.double(), target)
             yield "it is not what float64 gives", differs(found, wide, 1e-4, 1e-5)
     else:
-        wide, slope = value_and_gradient(loss, pred.float(), target)
+        wide, wide_gradient = value_and_gradient(loss, pred.float(), target)
         largest = torch.finfo(pred.dtype).max
-        slope = slope.clamp(-largest, largest).to(pred.dtype)
-        yield "it is not what float32 gives", differs(found, (wide, slope))
+        wide_gradient = wide_gradient.clamp(-largest, largest).to(pred.dtype)
+        yield "it is not what float32 gives", differs(found, (wide, wide_gradient))
 
     if not isinstance(loss, BoxLoss) and target.ndim == 1:
         ignored = target == loss.ignore_index

@@ -921,12 +921,12 @@ R21 closed form: a negative fades with 1 - p
 + return (1 - p).square_()
 
 R21 closed form: the modulation has no gradient
-- torch.addcmul(p, slope, loss, value=gamma, out=slope)
-+ slope.copy_(p)
+- torch.addcmul(p, derivative, loss, value=gamma, out=derivative)
++ derivative.copy_(p)
 
 R7 closed form: the modulation of a large loss overflows
-- torch.addcmul(p, slope, loss, value=gamma, out=slope)
-+ slope.mul_(gamma * loss).add_(p)
+- torch.addcmul(p, derivative, loss, value=gamma, out=derivative)
++ derivative.mul_(gamma * loss).add_(p)
 
 classification/quality_focal.py
     classification/test_quality_focal.py classification/test_finite.py
@@ -951,8 +951,8 @@ R63 varifocal loss: alpha weighs nothing
 + no_weight=1.0,
 
 R63 varifocal loss: the modulation keeps its gradient
-- slope.copy_(p)
-+ slope.copy_(p).mul_(2)
+- derivative.copy_(p)
++ derivative.copy_(p).mul_(2)
 
 classification/softmax_focal.py
     classification/test_softmax_focal.py kernels/test_dispatch.py

@@ -64,7 +64,7 @@ def hinge_loss(
         logits,
         target,
         quality=quality,
-        with_slope=_with_slope,
+        with_derivative=_with_derivative,
         class_weight=class_weight,
         weight=weight,
         ignore_index=ignore_index,
@@ -76,10 +76,10 @@ def _negative_hinge(z: Tensor) -> Tensor:
     return (1 + z).relu()
 
 
-def _with_slope(z: Tensor, slope: Tensor | None) -> Tensor:
+def _with_derivative(z: Tensor, derivative: Tensor | None) -> Tensor:
     loss = z.add_(1).relu_()
-    if slope is not None:
-        torch.sign(loss, out=slope)
+    if derivative is not None:
+        torch.sign(loss, out=derivative)
     return loss
 
 

@@ -65,7 +65,7 @@ def mean_squared_error(
         logits,
         target,
         quality=quality,
-        with_slope=_with_slope,
+        with_derivative=_with_derivative,
         soft=_squared_error,
         label_smoothing=label_smoothing,
         class_weight=class_weight,
@@ -79,11 +79,11 @@ def _negative_squared_error(z: Tensor) -> Tensor:
     return z.sigmoid().square()
 
 
-def _with_slope(z: Tensor, slope: Tensor | None) -> Tensor:
-    p = torch.sigmoid(z, out=slope)
+def _with_derivative(z: Tensor, derivative: Tensor | None) -> Tensor:
+    p = torch.sigmoid(z, out=derivative)
     loss = torch.mul(p, p, out=z)
-    if slope is not None:
-        torch.sub(loss, slope.mul_(loss), out=slope).mul_(2)
+    if derivative is not None:
+        torch.sub(loss, derivative.mul_(loss), out=derivative).mul_(2)
     return loss
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss, softplus
-from detloss.kernels.elementary import LARGE, modulated_softplus, modulated_softplus_with_slope
+from detloss.kernels.elementary import LARGE, modulated_softplus, modulated_softplus_with_derivative
 from detloss.registry import CLASSIFICATION, NonNegative, PerClass
 
 
@@ -75,7 +75,7 @@ def quality_focal_loss(
         logits,
         target,
         quality=quality,
-        with_slope=partial(modulated_softplus_with_slope, gamma=beta),
+        with_derivative=partial(modulated_softplus_with_derivative, gamma=beta),
         soft=partial(_quality_focal, beta=beta),
         class_weight=class_weight,
         weight=weight,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_slope
+from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_derivative
 from detloss.registry import CLASSIFICATION, Fraction, PerClass
 
 
@@ -64,7 +64,7 @@ def sigmoid_cross_entropy(
         logits,
         target,
         quality=quality,
-        with_slope=softplus_with_slope,
+        with_derivative=softplus_with_derivative,
         label_smoothing=label_smoothing,
         class_weight=class_weight,
         weight=weight,

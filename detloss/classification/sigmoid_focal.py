@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss
-from detloss.kernels.elementary import modulated_softplus, modulated_softplus_with_slope
+from detloss.kernels.elementary import modulated_softplus, modulated_softplus_with_derivative
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -89,7 +89,7 @@ def sigmoid_focal_loss(
         logits,
         target,
         quality=quality,
-        with_slope=partial(modulated_softplus_with_slope, gamma=gamma),
+        with_derivative=partial(modulated_softplus_with_derivative, gamma=gamma),
         label_smoothing=label_smoothing,
         alpha=alpha,
         class_weight=class_weight,

@@ -11,7 +11,7 @@ from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss, softplus
 from detloss.kernels.elementary import (
     modulated_softplus,
-    modulated_softplus_with_slope,
+    modulated_softplus_with_derivative,
     sigmoid_power_,
     softplus_,
 )
@@ -83,15 +83,15 @@ def varifocal_loss(
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     if gamma < 0:
         raise ValueError(f"gamma must be at least 0, got {gamma}")
-    negative, with_slope = modulated_softplus, modulated_softplus_with_slope
+    negative, with_derivative = modulated_softplus, modulated_softplus_with_derivative
     if detach:
-        negative, with_slope = _detached, _detached_with_slope
+        negative, with_derivative = _detached, _detached_with_derivative
     return binary_loss(
         partial(negative, gamma=gamma),
         logits,
         target,
         quality=quality,
-        with_slope=partial(with_slope, gamma=gamma),
+        with_derivative=partial(with_derivative, gamma=gamma),
         soft=lambda x, y: torch.where(y > 0, _positive(x, y), alpha * negative(x, gamma)),
         of_label=_positive,
         no_weight=alpha,
@@ -114,14 +114,14 @@ def _detached(z: Tensor, gamma: float) -> Tensor:
     return modulation * loss
 
 
-def _detached_with_slope(z: Tensor, slope: Tensor | None, gamma: float) -> Tensor:
-    """The same with its slope, ``p^gamma p``."""
+def _detached_with_derivative(z: Tensor, derivative: Tensor | None, gamma: float) -> Tensor:
+    """The same with its derivative, ``p^gamma p``."""
     p = z.sigmoid()
-    if slope is not None:
-        slope.copy_(p)
+    if derivative is not None:
+        derivative.copy_(p)
     modulation = sigmoid_power_(p, gamma)
-    if slope is not None:
-        slope.mul_(modulation)
+    if derivative is not None:
+        derivative.mul_(modulation)
     return softplus_(z).mul_(modulation)
 
 

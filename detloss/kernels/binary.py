@@ -26,7 +26,7 @@ from detloss.kernels.targets import (
 from detloss.tensors import sync_is_free, wide_type
 
 Elementwise = Callable[[Tensor], Tensor]
-WithSlope = Callable[[Tensor, Tensor | None], Tensor]
+WithDerivative = Callable[[Tensor, Tensor | None], Tensor]
 OfLabel = Callable[[Tensor, Tensor], Tensor]
 Factor = Tensor | float
 
@@ -37,7 +37,7 @@ def binary_loss(
     target: Tensor,
     *,
     quality: Tensor | None = None,
-    with_slope: WithSlope | None = None,
+    with_derivative: WithDerivative | None = None,
     soft: OfLabel | None = None,
     of_label: OfLabel | None = None,
     label_smoothing: float = 0.0,
@@ -57,9 +57,9 @@ def binary_loss(
             none, `ignore_index` ignores the row. Or the share y of "yes", (..., C) in [0, 1].
         quality: (...,) beside class indices: the label that the row's class gets instead of 1. It
             is not read where the row has no class.
-        with_slope: The same with its derivative, ``(z, slope) -> loss``, in few passes: writes it
-            over `slope` unless that is None, and may use up z. At z = -inf both are 0. Without
-            it, autograd.
+        with_derivative: The same with its derivative, ``(z, derivative) -> loss``, in few passes.
+            It writes over `derivative` unless that is None, and may overwrite z. At z = -inf both
+            are 0. Without it, autograd.
         soft: Replaces the formula above for a dense or smoothed target, as ``soft(x, y)``.
         of_label: The loss of a class whose label is q, as ``of_label(x, q)``; by default `soft`,
             or the formula above with q for y.
@@ -88,7 +88,7 @@ def binary_loss(
     if isinstance(no, float) and isinstance(yes, float) and no > 0 and yes <= 3 * no:
         scale, yes, no = no, yes / no, 1.0
 
-    technique = _Technique(negative, with_slope, soft, of_label, yes, no)
+    technique = _Technique(negative, with_derivative, soft, of_label, yes, no)
     count: Tensor | float = logits.numel()
     formula = _of_share(technique, label_smoothing)
     if by_index:
@@ -132,7 +132,7 @@ class _Technique(NamedTuple):
     """What `binary_loss` is given of a loss, and the weights of "yes" and "no", (C,) or numbers."""
 
     negative: Elementwise
-    with_slope: WithSlope | None
+    with_derivative: WithDerivative | None
     soft: OfLabel | None
     of_label: OfLabel | None
     yes: Factor
@@ -148,9 +148,9 @@ class _Technique(NamedTuple):
 
 def _of_index(technique: _Technique, ignore_index: int) -> Formula:
     """The formula for class indices (N,): of each row at most one column says yes."""
-    negative, with_slope, yes, no = (
+    negative, with_derivative, yes, no = (
         technique.negative,
-        technique.with_slope,
+        technique.with_derivative,
         technique.yes,
         technique.no,
     )
@@ -163,7 +163,7 @@ def _of_index(technique: _Technique, ignore_index: int) -> Formula:
             loss = loss * torch.where(is_yes, _like(x, yes), _like(x, no))
         return torch.where(ignored, 0, loss)
 
-    if with_slope is None:
+    if with_derivative is None:
         return Formula(value)
 
     def fused(z: Tensor, gradient: Tensor | None, index: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ def _of_index(technique: _Technique, ignore_index: int) -> Formula:
             sign = torch.where(says_yes, _like(z, -1.0), _like(z, 1.0))
         _multiply(z, place, sign)
         _make_sure_negatives(z, index == ignore_index)
-        loss = with_slope(z, gradient)
+        loss = with_derivative(z, gradient)
         _multiply(loss, place, factor, elsewhere=no)
         if gradient is not None:
             _multiply(gradient, place, factor * sign, elsewhere=no)
@@ -190,9 +190,9 @@ def _of_index_and_quality(technique: _Technique, ignore_index: int) -> Formula:
 
     Everything is computed as a "no" first. Then the few elements that have a label get its loss.
     """
-    negative, with_slope, yes, no = (
+    negative, with_derivative, yes, no = (
         technique.negative,
-        technique.with_slope,
+        technique.with_derivative,
         technique.yes,
         technique.no,
     )
@@ -206,7 +206,7 @@ def _of_index_and_quality(technique: _Technique, ignore_index: int) -> Formula:
         loss = torch.where(has_label, labelled, _like(x, no) * negative(x))
         return torch.where(ignored, 0, loss)
 
-    if with_slope is None:
+    if with_derivative is None:
         return Formula(value)
 
     def fused(z: Tensor, gradient: Tensor | None, index: Tensor, quality: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ def _of_index_and_quality(technique: _Technique, ignore_index: int) -> Formula:
                 with_gradient=gradient is not None,
             )
         _make_sure_negatives(z, index == ignore_index)
-        loss = with_slope(z, gradient)
+        loss = with_derivative(z, gradient)
         for values, at_labels in ((loss, labelled), (gradient, labelled_gradient)):
             if values is None or at_labels is None:
                 continue
@@ -306,7 +306,7 @@ def _like(x: Tensor, factor: Factor) -> Tensor:
 
 def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
     """The formula for a share of "yes" of each class (N, C), or for class indices (N,)."""
-    negative, with_slope, soft, _, yes, no = technique
+    negative, with_derivative, soft, _, yes, no = technique
 
     def share_of(x: Tensor, target: Tensor, quality: Tensor | None) -> Tensor:
         """The share, smoothed; of indices it is made here, so that only a block is dense."""
@@ -323,19 +323,19 @@ def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
             return yes * soft(x, share)
         return yes * share * negative(-x) + no * (1 - share) * negative(x)
 
-    if with_slope is None or soft is not None:
+    if with_derivative is None or soft is not None:
         return Formula(value)
 
     def fused(
         x: Tensor, gradient: Tensor | None, target: Tensor, quality: Tensor | None = None
     ) -> Tensor:
         share = share_of(x, target, quality)
-        yes_slope = None if gradient is None else torch.empty_like(gradient)
-        yes_loss = with_slope(-x, yes_slope)
-        loss = with_slope(x, gradient)
+        yes_derivative = None if gradient is None else torch.empty_like(gradient)
+        yes_loss = with_derivative(-x, yes_derivative)
+        loss = with_derivative(x, gradient)
         for_yes, for_no = yes * share, no * (1 - share)
-        if gradient is not None and yes_slope is not None:
-            gradient.mul_(for_no).addcmul_(yes_slope, for_yes, value=-1)
+        if gradient is not None and yes_derivative is not None:
+            gradient.mul_(for_no).addcmul_(yes_derivative, for_yes, value=-1)
         return loss.mul_(for_no).addcmul_(yes_loss, for_yes)
 
     return Formula(value, fused, in_place=True)

@@ -25,10 +25,10 @@ def exponential_(z: Tensor) -> Tensor:
     return z.mul_(math.log2(math.e)).exp2_() if z.is_cpu else z.exp_()
 
 
-def softplus_with_slope(z: Tensor, slope: Tensor | None) -> Tensor:
-    """`softplus` in place; its slope, the sigmoid, is written over `slope`, if there is one."""
-    if slope is not None:
-        torch.sigmoid(z, out=slope)
+def softplus_with_derivative(z: Tensor, derivative: Tensor | None) -> Tensor:
+    """`softplus` in place; its derivative, the sigmoid, is written over `derivative` if given."""
+    if derivative is not None:
+        torch.sigmoid(z, out=derivative)
     return softplus_(z)
 
 
@@ -54,16 +54,18 @@ def modulated_softplus(z: Tensor, gamma: float) -> Tensor:
     return (gamma * (moderate - loss)).exp() * torch.where(z > LARGE, z, loss)
 
 
-def modulated_softplus_with_slope(z: Tensor, slope: Tensor | None, gamma: float) -> Tensor:
-    """`modulated_softplus`, and its slope ``p^gamma ((1 - p) gamma L + p)``, in few passes."""
+def modulated_softplus_with_derivative(
+    z: Tensor, derivative: Tensor | None, gamma: float
+) -> Tensor:
+    """`modulated_softplus`, and its derivative ``p^gamma ((1 - p) gamma L + p)``, in few passes."""
     p = z.sigmoid()
     loss = softplus_(z)
-    if slope is not None:
-        torch.sub(1.0, p, out=slope)
-        torch.addcmul(p, slope, loss, value=gamma, out=slope)
+    if derivative is not None:
+        torch.sub(1.0, p, out=derivative)
+        torch.addcmul(p, derivative, loss, value=gamma, out=derivative)
     modulation = sigmoid_power_(p, gamma)
-    if slope is not None:
-        slope.mul_(modulation)
+    if derivative is not None:
+        derivative.mul_(modulation)
     return loss.mul_(modulation)
 
 

@@ -42,9 +42,9 @@ def test_value_and_gradient_match_the_definition(logits, label):
     x = torch.tensor([logits], dtype=torch.float64)
     loss, gradient = value_and_gradient(x, torch.full_like(x, label))
     expected = [max(0.0, 1 - label * value) for value in logits]
-    slope = [-label if label * value < 1 else 0.0 for value in logits]
+    derivative = [-label if label * value < 1 else 0.0 for value in logits]
     assert_close(loss, torch.tensor([expected], dtype=torch.float64))
-    assert_close(gradient, torch.tensor([slope], dtype=torch.float64))
+    assert_close(gradient, torch.tensor([derivative], dtype=torch.float64))
 
 
 def test_no_gradient_at_the_margin_itself():

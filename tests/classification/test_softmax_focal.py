@@ -108,9 +108,9 @@ def test_gradient_is_the_docstring_formula(seed, gamma):
     true = index.clamp(min=0)
     p = logits.softmax(-1)
     p_true = p.gather(-1, true[:, None])
-    slope = alpha[true][:, None] * (1 - p_true) ** gamma
-    slope = slope * (1 - gamma * p_true * p_true.log() / (1 - p_true))
-    expected = slope * (p - functional.one_hot(true, 4))
+    derivative = alpha[true][:, None] * (1 - p_true) ** gamma
+    derivative = derivative * (1 - gamma * p_true * p_true.log() / (1 - p_true))
+    expected = derivative * (p - functional.one_hot(true, 4))
     expected[1] = 0  # ignored
     gradient = value_and_gradient(logits, index, alpha=alpha, gamma=gamma)[1]
     assert_close(gradient, expected, rtol=1e-8, atol=1e-12)

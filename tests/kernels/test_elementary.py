@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from detloss.kernels.elementary import LARGE, exponential_, softplus_with_slope
+from detloss.kernels.elementary import LARGE, exponential_, softplus_with_derivative
 
 LOGITS = [-math.inf, -1e4, -120.0, -40.0, -7.3, -1e-3, 0.0, 1e-3, 0.7, 20.5, 79.0]
 BEYOND = [LARGE + 1, 1e4, 1e30]
@@ -26,11 +26,11 @@ def test_exponential(dtype):
 
 @pytest.mark.parametrize("logits", [LOGITS, LOGITS + BEYOND], ids=["moderate", "beyond LARGE"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_softplus_and_its_slope(logits, dtype):
+def test_softplus_and_its_derivative(logits, dtype):
     z = torch.tensor(logits, dtype=dtype)
-    slope = torch.empty_like(z)
-    got = softplus_with_slope(z.clone(), slope)
+    derivative = torch.empty_like(z)
+    got = softplus_with_derivative(z.clone(), derivative)
     values = [max(x, 0) + math.log1p(math.exp(-abs(x))) for x in z.tolist()]
     assert_within_roundings(got, torch.tensor(values, dtype=torch.float64), z)
-    assert_within_roundings(slope, z.double().sigmoid(), z)
-    assert torch.equal(softplus_with_slope(z.clone(), None), got)
+    assert_within_roundings(derivative, z.double().sigmoid(), z)
+    assert torch.equal(softplus_with_derivative(z.clone(), None), got)

@@ -91,8 +91,8 @@ def test_the_gradient_always_pulls_straight_at_the_other_centre(pair):
     pred, target = pair
     _, gradient = value_and_gradient(pred, target)
     towards = (target[:, :2] + target[:, 2:] - pred[:, :2] - pred[:, 2:]) / 2
-    slope = ((gradient[:, :2] + gradient[:, 2:]) * towards).sum(-1)
-    assert (slope < 0).all()
+    derivative = ((gradient[:, :2] + gradient[:, 2:]) * towards).sum(-1)
+    assert (derivative < 0).all()
 
 
 @given(box_pairs())
