@@ -718,7 +718,7 @@ R63 quality: the mean of the classes
 + probabilities.mean(-1)
 
 detector.py
-    test_detector.py test_requirements.py terms/test_base.py
+    test_detector.py test_requirements.py terms/test_base.py test_config.py samplers/test_base.py
 
 R53 head: weights of terms never applied
 - losses[name] * term.weight

@@ -1,9 +1,12 @@
 """What every sampler does with matches, and what samplers share."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scenes import CLASSES, grid_anchors, random_predictions, random_targets
 
 import detloss
 from detloss.matchers import Matches
@@ -89,3 +92,27 @@ def test_is_the_head_of_the_sorted_candidates(rows, count):
     candidates = torch.tensor([is_candidate for is_candidate, _ in rows], dtype=torch.bool)
     kept = keep_smallest(candidates, torch.tensor([key for _, key in rows]), count)
     assert kept.nonzero().flatten().tolist() == sorted(head)
+
+
+def test_given_matches_are_sampled_unless_they_say_that_they_are():
+    """SSD: of all negatives the loss of given matches would be many times that of three each."""
+    anchors, targets = grid_anchors(), random_targets([2])
+    criterion = detloss.build(
+        {
+            "matcher": {"type": "max_iou"},
+            "sampler": {"type": "hard_negative"},
+            "classification": {"type": "softmax_cross_entropy"},
+        }
+    )
+    predictions = random_predictions(1, len(anchors), classes=CLASSES + 1)
+    expected = criterion(predictions, targets, anchors=anchors)
+    (raw,) = criterion.matcher.batch([anchors], [targets[0]["boxes"]])
+    output = criterion(predictions, targets, anchors=anchors, matches=[raw])
+    assert not raw.sampled
+    assert torch.equal(output.total, expected.total)
+    assert output.matches[0].sampled
+    kept = criterion(predictions, targets, anchors=anchors, matches=expected.matches)
+    assert kept.matches[0] is expected.matches[0]
+    everything = dataclasses.replace(raw, sampled=True)
+    unsampled = criterion(predictions, targets, anchors=anchors, matches=[everything])
+    assert unsampled.total > output.total
