@@ -300,7 +300,8 @@ def problems(loss: Loss, pred: Tensor, target: Tensor) -> Iterator[tuple[str, Te
 
     found = value, gradient = value_and_gradient(loss, pred, target)
     yield "the loss is not finite", rows(~value.isfinite())
-    yield "the gradient is not finite", rows(~gradient.isfinite())
+    if pred.dtype != torch.float16:  # there it is held against what float32 gives, see below
+        yield "the gradient is not finite", rows(~gradient.isfinite())
     yield "the loss is negative", rows(value < 0)
     yield (
         "the loss is larger than its docstring says",
@@ -335,8 +336,8 @@ def problems(loss: Loss, pred: Tensor, target: Tensor) -> Iterator[tuple[str, Te
             yield "it is not what float64 gives", differs(found, wide, 1e-4, 1e-5)
     else:
         wide, wide_gradient = value_and_gradient(loss, pred.float(), target)
-        largest = torch.finfo(pred.dtype).max
-        wide_gradient = wide_gradient.clamp(-largest, largest).to(pred.dtype)
+        # a gradient is infinite where it is beyond float16, and only there
+        wide_gradient = wide_gradient.to(pred.dtype)
         yield "it is not what float32 gives", differs(found, (wide, wide_gradient))
 
     if not isinstance(loss, BoxLoss) and target.ndim == 1:

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detloss.kernels.blocks import LossCall, compute_in_blocks, within_range
+from detloss.kernels.blocks import LossCall, compute_in_blocks
 from detloss.kernels.formula import Formula
-from detloss.tensors import HALF_TYPES, sync_is_free
+from detloss.tensors import sync_is_free, widen
 
 
 def plain_loss(
@@ -24,7 +24,7 @@ def plain_loss(
     Returns:
         (...,) or (..., K), as the formula gives it.
     """
-    pred = Widen.apply(pred) if pred.dtype in HALF_TYPES else pred
+    pred = widen(pred)
     if weight is None:
         return formula.plain(pred, *rows)
     # zeros go in where the weight is 0: a NaN there would come back as 0 * NaN in the backward
@@ -74,18 +74,3 @@ class FusedLoss(torch.autograd.Function):
             return torch.autograd.grad(loss, pred, grad, create_graph=True)[0], None
         _, gradient = compute_in_blocks(call, pred, with_gradient=True, upstream=grad)
         return gradient, None
-
-
-class Widen(torch.autograd.Function):
-    """float16 and bfloat16 as float32, with a gradient that stays finite on its way back."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        """`values` in float32."""
-        ctx.dtype = values.dtype
-        return values.float()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """`gradient` in the type of the values."""
-        return within_range(gradient, ctx.dtype).to(ctx.dtype)

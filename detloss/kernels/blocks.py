@@ -212,13 +212,7 @@ def _compute_block(
             if upstream is not None:
                 wide.mul_(upstream[:, None] if upstream.ndim == 1 else upstream)
             if wide is not gradient:
-                gradient.copy_(within_range(wide, gradient.dtype))
+                gradient.copy_(
+                    wide
+                )  # beyond float16 it is infinite, so that a loss scale is halved
         return loss if weights is None else weights.weigh(loss, call.sum_over)
-
-
-def within_range(gradient: Tensor, dtype: torch.dtype) -> Tensor:
-    """`gradient`, where it is too large for that dtype replaced by the dtype's largest value."""
-    if dtype == torch.float16:
-        largest = torch.finfo(dtype).max
-        gradient = gradient.clamp(-largest, largest)
-    return gradient

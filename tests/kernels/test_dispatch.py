@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 import detloss
 from detloss.kernels import Formula, blocks, plain_formulas
+from detloss.regression import l1_loss
 
 CLASSES = 4
 REDUCTIONS = ("none", "sum", "mean")
@@ -245,6 +246,50 @@ def test_a_loss_scale_lifts_float16_gradients_that_would_vanish():
         (loss(logits, target) * 65_536).backward()
     assert pred.grad.min() > 0
     assert_close(pred.grad, wide.grad.half())
+
+
+def compiled(function):
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+
+WAYS = {
+    "eager": lambda loss: loss,
+    "plain formula": lambda loss: lambda *rows: plainly(lambda: loss(*rows)),
+    "compiled": compiled,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_float16_gradient_is_infinite_where_it_overflows_and_only_there(each, way):
+    """A loss scale that brings the largest gradient to 10^5; float16 ends at 65,504."""
+    space, loss = each
+    pred, target = example(space, dtype=torch.float16)
+    wide = pred.detach().float().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(wide, target), wide)
+    scale = 1e5 / gradient.abs().max()
+    (WAYS[way](loss)(pred, target) * scale).backward()
+    assert_close(pred.grad, (gradient * scale).half())
+    assert pred.grad.isinf().any()
+    assert not pred.grad.isnan().any()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_a_grad_scaler_skips_a_step_that_overflows(way, reduction):
+    """-1 times the loss scale 2^17 is -131,072, beyond float16: no step, and half the scale."""
+    parameter = torch.zeros(1, 4, requires_grad=True)
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**17)
+
+    loss = WAYS[way](lambda pred: l1_loss(pred, torch.ones(1, 4), reduction=reduction))
+    for expected in (0.0, 0.0, 1.0):  # skipped at 2^17 and 2^16, taken at 2^15
+        optimizer.zero_grad()
+        scaler.scale(loss(parameter.half()).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert parameter.tolist() == [[expected] * 4]
+    assert scaler.get_scale() == 2.0**15
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
