@@ -2,12 +2,14 @@
 
 import doctest
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from scenes import grid_anchors, predictions_for, random_targets
+from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
 import detloss
@@ -18,6 +20,7 @@ from detloss.registry import TERMS, options_of
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = [README, *sorted((ROOT / "docs").glob("*.md"))]
+RUN = [path for path in DOCS if path.name != "errors.md"]  # whose code raises: see test_errors.py
 LINKED = [*DOCS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 
@@ -50,9 +53,19 @@ def test_the_readme_is_read_in_one_go():
     assert len(README.read_text().splitlines()) <= 130
 
 
-@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
-def test_the_python_of_a_page_runs(path):
+@pytest.fixture
+def graphs(monkeypatch):
+    """Counts the graphs of what a page compiles, and spares their code, which takes a minute."""
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    torch.compiler.reset()
+    return counter
+
+
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.name)
+def test_the_python_of_a_page_runs(path, graphs):
     run(path)
+    assert graphs.frame_count <= 2, "docs/speed.md says how many"
 
 
 def test_the_training_loop_runs(capsys):
@@ -63,7 +76,7 @@ def test_the_training_loop_runs(capsys):
 def test_the_micro_batches_learn_what_their_batch_does():
     page = ROOT / "docs" / "training.md"
     names = {}
-    exec(block(page, "python", "load_config"), names)
+    exec(block(page, "python", "nn.Linear"), names)
     head, criterion = names["head"], names["criterion"]
     criterion.normalizer = PositivesNormalizer()
     logits, deltas = head(names["features"]).split([3, 4], dim=-1)
@@ -83,7 +96,7 @@ def test_a_loss_of_your_own_builds_from_a_config():
 
 CONFIGS = [
     pytest.param(text, id=f"{path.name}-{number}")
-    for path in DOCS
+    for path in RUN
     for number, text in enumerate(blocks(path, "yaml"))
 ]
 
