@@ -310,11 +310,14 @@ def _checked(cls: type[Part]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def checked(self: Part, *args: Any, **kwargs: Any) -> None:
-        given = signature.bind(self, *args, **kwargs)
+        # what is unknown or missing gets a message of its own, with more in it than Python's
+        unknown = {name: kwargs.pop(name) for name in kwargs.keys() - signature.parameters.keys()}
+        given = signature.bind_partial(self, *args, **kwargs)
         for name, value in given.arguments.items():
             if name != "self":
                 given.arguments[name] = without_numpy(value)
         options = {name: value for name, value in given.arguments.items() if name != "self"}
+        options |= unknown
         for name, mistake in option_mistakes(cls, options).items():
             raise type(mistake)(f"{cls.__name__}: {name}: {mistake}")
         init(*given.args, **given.kwargs)

@@ -12,11 +12,13 @@ from torch import nn
 
 from detloss.kernels import Loss, Reduction, Space, box_loss
 from detloss.registry import (
+    REGRESSION,
     NonNegative,
     Part,
     PerClass,
     Positive,
     Registry,
+    options_of,
     plain_value,
     without_numpy,
 )
@@ -79,9 +81,45 @@ def test_the_constructor_checks_its_options(top, options, error, message):
         top(**options)
 
 
-def test_an_unknown_option_is_python_s_own_error(top):
-    with pytest.raises(TypeError, match="unexpected keyword argument 'sped'"):
-        top(sped=1.0)
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        pytest.param({"sped": 1.0}, "; did you mean 'speed'?", id="a near miss"),
+        pytest.param({"loss_weight": 1.0}, "; did you mean 'weights'?", id="more than the name"),
+        pytest.param({"speed": 2.0, "z": None}, "", id="like nothing, beside a good one"),
+    ],
+)
+def test_an_unknown_option_is_told_what_is_accepted_and_the_nearest(top, options, hint):
+    (name,) = options.keys() - {"speed"}
+    message = f"Top: {name}: unknown option, top accepts speed, weights, turns, hums{hint}"
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        top(**options)
+
+
+@pytest.mark.parametrize("name", REGRESSION.names())
+def test_a_box_loss_with_a_weight_of_its_own_is_told_what_it_accepts(name):
+    accepts = ", ".join(options_of(REGRESSION[name]))
+    message = f"loss_weight: unknown option, {name} accepts {accepts}"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        REGRESSION[name](loss_weight=2.0)
+
+
+def test_an_option_without_a_default_is_missed_by_its_name(toys):
+    @toys.register("disc")
+    class Disc(Part):
+        def __init__(self, radius: Positive) -> None:
+            super().__init__()
+            self.radius = radius
+
+    assert Disc(2.0).radius == Disc(radius=2.0).radius == 2.0
+    with pytest.raises(TypeError, match="^Disc: radius: missing, disc needs it$"):
+        Disc()
+    with pytest.raises(TypeError, match="^Disc: radios: unknown option, disc accepts radius; did"):
+        Disc(radios=2.0)
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        Disc(2.0, 3.0)
+    with pytest.raises(TypeError, match="multiple values for argument 'radius'"):
+        Disc(2.0, radius=3.0)
 
 
 def test_an_integer_is_a_number(top):

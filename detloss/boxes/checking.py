@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from detloss.tensors import check_floating
 
 
-def check_boxes(name: str, boxes: Tensor) -> None:
+def check_boxes(name: str, boxes: Tensor, box_format: str = "xyxy") -> None:
     """Raises unless `boxes` is a floating-point tensor whose last axis is 4.
+
+    Boxes that say which format they have, as torchvision's `BoundingBoxes` do, have to be in
+    `box_format`.
 
     Raises:
         TypeError: If `boxes` is not a tensor, or not floating point.
-        ValueError: If the last axis is not 4.
+        ValueError: If the last axis is not 4, or the boxes say that they are in another format.
 
     Example:
-        >>> import torch
         >>> check_boxes("pred", torch.zeros(2, 5))
         Traceback (most recent call last):
         ValueError: pred must have shape (..., 4), got (2, 5)
@@ -23,6 +26,13 @@ def check_boxes(name: str, boxes: Tensor) -> None:
     check_floating(name, boxes)
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         raise ValueError(f"{name} must have shape (..., 4), got {tuple(boxes.shape)}")
+    if type(boxes) is not torch.Tensor and hasattr(boxes, "format"):
+        found = str(getattr(boxes.format, "name", boxes.format)).lower()
+        if found != box_format:
+            raise ValueError(
+                f"{name} must be in format {box_format}, got {found}: "
+                f"write convert_boxes({name}, {found!r}, {box_format!r})"
+            )
 
 
 def check_image_size(image_size: Sequence[int]) -> tuple[float, float]:

@@ -30,7 +30,9 @@ def convert_boxes(
 
     Raises:
         TypeError: If `boxes` is not floating point.
-        ValueError: If the last axis is not 4, a format is unknown or the image size is missing.
+        ValueError: If the last axis is not 4, a format is unknown, the image size is missing, or
+            the boxes say that they have another format than `source`, as torchvision's
+            `BoundingBoxes` do.
 
     Example:
         >>> convert_boxes(torch.tensor([[10.0, 20, 30, 60]]), "xyxy", "cxcywh")
@@ -39,10 +41,12 @@ def convert_boxes(
         ...               image_size=(100, 200))
         tensor([[ 75.,  25., 125.,  75.]])
     """
-    check_boxes("boxes", boxes)
     for name, value in (("source", source), ("target", target)):
         if value not in FORMATS:
             raise ValueError(f"{name} must be one of {', '.join(FORMATS)}, got {value!r}")
+    check_boxes("boxes", boxes, source.removesuffix("n"))
+    if type(boxes) is not Tensor and hasattr(boxes, "format"):
+        boxes = boxes.as_subclass(Tensor)  # the result would still say that it has that format
     if source == target:
         return boxes
 

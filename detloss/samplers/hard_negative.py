@@ -1,5 +1,6 @@
 """Hard negative mining: all positives, and the negatives of the largest loss."""
 
+import math
 from typing import Annotated, ClassVar
 
 import torch
@@ -9,6 +10,12 @@ from torch import Tensor
 from detloss.matchers import Matches
 from detloss.registry import SAMPLERS, NonNegative
 from detloss.samplers.base import Sampler, keep_smallest, leave_out
+
+UNIT = 10**12
+"""Of the decimals of a ratio; times nine million positives it still is an int64."""
+
+MOST = 1e12
+"""A ratio beyond it asks for more negatives than any image has."""
 
 
 @SAMPLERS.register("hard_negative")
@@ -55,8 +62,23 @@ class HardNegativeSampler(Sampler):
             raise ValueError(
                 f"class_loss must have shape {tuple(matches.positive.shape)}, got {got}"
             )
-        # in float64, where 50 x 1.06 is 53; in float32 it is 52.999998
-        count = (matches.positive.sum().double() * self.ratio).long().clamp(min=self.min_negatives)
+        count = rounded_down(matches.positive.sum(), self.ratio).clamp(min=self.min_negatives)
         negative = matches.negative
         kept = keep_smallest(negative, -class_loss, count)
         return leave_out(matches, negative & ~kept)
+
+
+def rounded_down(count: Tensor, ratio: float) -> Tensor:
+    """``count * ratio`` of an integer tensor, rounded down, in integers.
+
+    So 50 x 1.06 is 53, which it is not in float32, and not every device has a float64. A ratio is
+    taken to 12 decimals, rounded up for the sake of a third: 3 x 0.333... is 1.
+
+    Example:
+        >>> rounded_down(torch.tensor([50, 3, 3]), 1.06), rounded_down(torch.tensor(3), 1 / 3)
+        (tensor([53,  3,  3]), tensor(1))
+    """
+    ratio = min(ratio, MOST)
+    whole = int(ratio)
+    decimals = math.ceil((ratio - whole) * UNIT)
+    return count * whole + count * decimals // UNIT

@@ -6,11 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registered import LOSSES
 from scenes import CLASSES, grid_anchors, random_predictions, random_targets
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import detloss
 from detloss.samplers import HardNegativeSampler
 
 INF = float("inf")
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """Refuses what a device without float64 refuses."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        results = operator(*args, **(kwargs or {}))
+        for result in tree_leaves(results):
+            assert not isinstance(result, torch.Tensor) or result.dtype != torch.float64, operator
+        return results
 
 
 @pytest.mark.parametrize(
@@ -96,12 +108,19 @@ def test_keeps_the_head_of_the_sorted_negatives(rows, ratio, minimum, matches_of
     [
         pytest.param(1.06, 50, 53, id="1.06 x 50 = 53, in float32 52.999998"),
         pytest.param(0.1, 30, 3, id="0.1 x 30 = 3"),
+        pytest.param(0.29, 100, 29, id="0.29 x 100 = 29, in float64 28.999999999999996"),
+        pytest.param(1 / 3, 3, 1, id="a third of 3"),
         pytest.param(2.5, 3, 7, id="2.5 x 3 = 7.5"),
+        pytest.param(0.999999, 3, 2, id="2.999997"),
+        pytest.param(1e300, 2, 60, id="more than there are"),
+        pytest.param(0, 2, 0, id="0"),
     ],
 )
 def test_the_product_is_rounded_down_and_no_further(ratio, positives, negatives, matches_of):
+    """Without a float64, which Apple's GPUs do not have."""
     matches = matches_of("P" * positives + "N" * 60)
-    kept = HardNegativeSampler(ratio=ratio)(matches, torch.rand(positives + 60))
+    with WithoutFloat64():
+        kept = HardNegativeSampler(ratio=ratio)(matches, torch.rand(positives + 60))
     assert kept.negative.sum() == negatives
 
 
