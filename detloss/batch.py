@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detloss.coders import Coder
 from detloss.inputs import Inputs, Target
-from detloss.matchers import Matches
+from detloss.matchers import Matcher, Matches
 from detloss.qualities import Quality
 from detloss.tensors import sync_is_free, wide_type, widen
 
@@ -98,22 +98,18 @@ class MatchedBatch:
         values = self.quality(quality)
         if self.index is None:
             return values.view(self.positive.shape)
-        index = self.index
-        if self.has_pairs:  # of an anchor's pairs the one that the map names
-            named = self.truth == self.assigned.flatten()[index]
-            index, values = index[named], values[named]
-        return (
-            values.new_zeros(self.positive.numel())
-            .index_copy_(0, index, values)
-            .view(self.positive.shape)
-        )
+        if self.has_pairs:  # of an anchor's pairs, the one that `target_index` names
+            named = self.truth == self.assigned.flatten()[self.index]
+            values = torch.where(named, values, 0)
+        of_anchors = values.new_zeros(self.positive.numel())
+        return of_anchors.scatter_reduce_(0, self.index, values, "amax").view(self.positive.shape)
 
     # The positives, (P,).
 
     @property
     def has_pairs(self) -> bool:
         """Whether the matcher lists pairs of anchor and ground truth."""
-        return self.matches[0].pairs is not None
+        return any(match.pairs is not None for match in self.matches)
 
     @computed_once
     def index(self) -> Tensor | None:
@@ -274,7 +270,7 @@ class MatchedBatch:
         found = []
         for image, match in enumerate(self.matches):
             if match.pairs is None:
-                raise ValueError(f"matches[{image}] must have pairs like matches[0], got None")
+                raise ValueError(f"matches[{image}] must have pairs like the others, got None")
             found.append((image, match.pairs))
         return found
 
@@ -282,3 +278,33 @@ class MatchedBatch:
 def _like_boxes(target: Target, dtype: torch.dtype, value: float) -> Tensor:
     """(M,) the same value for each box."""
     return target["boxes"].new_full((len(target["boxes"]),), value, dtype=dtype)
+
+
+def match_images(matcher: Matcher, inputs: Inputs, coder: Coder) -> list[Matches]:
+    """What the matcher says of each image; boxes are decoded only where it looks at them.
+
+    Raises:
+        ValueError: If `inputs` have not what the matcher needs.
+    """
+    needs, predictions, targets = matcher.needs, inputs.predictions, inputs.targets
+    if "level_sizes" in needs and inputs.level_sizes is None:
+        raise ValueError(f"matcher {matcher.type_name} needs level_sizes, got None")
+    if needs & {"class_logits", "pred_boxes", "objectness"} and not predictions:
+        raise ValueError(f"matcher {matcher.type_name} needs predictions, got None")
+    labels = boxes = objectness = None
+    if all("labels" in target for target in targets):
+        labels = [target["labels"] for target in targets]
+    if "pred_boxes" in needs:
+        boxes = coder.decode(predictions["box_regression"], torch.stack(list(inputs.anchors)))
+    if "objectness" in needs:
+        objectness = predictions["objectness"].flatten(1)
+    return matcher.batch(
+        inputs.anchors,
+        [target["boxes"] for target in targets],
+        gt_labels=labels,
+        gt_ignore=[target.get("ignore") for target in targets],
+        level_sizes=inputs.level_sizes,
+        class_logits=predictions["class_logits"] if "class_logits" in needs else None,
+        pred_boxes=boxes,
+        objectness=objectness,
+    )

@@ -55,7 +55,7 @@ def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss:
         >>> criterion.terms["box"].loss
         L1Loss(reduction='mean')
     """
-    if isinstance(path, str) and not Path(path).suffix and not Path(path).exists():
+    if isinstance(path, str) and not Path(path).suffix and not Path(path).is_file():
         path = config_path(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -128,7 +128,8 @@ def build(
     try:
         return DetectorLoss(**parts, terms=terms, validate=validate)  # type: ignore[arg-type]
     except ValueError as error:  # parts that do not go together
-        raise ConfigError(f"{source}: {error}") from None
+        mistakes = str(error).splitlines()
+        raise ConfigError("\n".join(f"{source}: {mistake}" for mistake in mistakes)) from None
 
 
 def build_part(section: str, config: Mapping[str, Any]) -> Part:
@@ -169,8 +170,8 @@ def _class_of(registry: Registry, config: object, path: str) -> type[Part]:
     """The class that a mapping names in "type"."""
     accepted = ", ".join(registry.names())
     if not isinstance(config, Mapping):
-        known = isinstance(config, str) and config in registry
-        cure = f"{{type: {config if known else registry.names()[0]}}}"
+        named = isinstance(config, str) and config in registry
+        cure = f"{{type: {config if named else registry.names()[0]}}}"
         raise ConfigError(f"{path}: expected a mapping such as {cure}, got {config!r}")
     if "type" not in config:
         raise ConfigError(f"{path}.type: missing, accepted: {accepted}")
@@ -195,10 +196,10 @@ def _build_terms(key: str, config: object) -> list[Term]:
     elif isinstance(config, Mapping) and "terms" in config:
         common = {option: value for option, value in config.items() if option != "terms"}
         found, path = config["terms"], f"{key}.terms"
-        if not isinstance(found, list | tuple):
-            raise ConfigError(f"{path}: expected a list of mappings, got {found!r}")
     else:
         return [_build_term(key, config, key)]
+    if not isinstance(found, list | tuple) or not found:
+        raise ConfigError(f"{path}: expected a list of mappings, at least one, got {found!r}")
     terms, mistakes = [], []
     for place, one in enumerate(found):
         try:

@@ -1,20 +1,28 @@
 """DetectorLoss: check, match, ask each term, name and add."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from detloss.batch import MatchedBatch
+from detloss.batch import MatchedBatch, match_images
 from detloss.coders import Coder, DeltaCoder
-from detloss.inputs import Inputs, Target, checked_inputs
+from detloss.division import Given, divisors_of_terms
+from detloss.inputs import Inputs, Target, check_matches, checked_inputs
 from detloss.matchers import Matcher, Matches
-from detloss.normalizers import Normalizer, PositivesNormalizer, divisors
+from detloss.normalizers import Normalizer, PositivesNormalizer
+from detloss.parts import (
+    by_key,
+    check_parts,
+    classifier_of,
+    named_terms,
+    needed_predictions,
+    needs_labels,
+)
 from detloss.samplers import AllSampler, Sampler
-from detloss.terms import LogitTerm, Rows, Term
+from detloss.terms import Rows, Term
 from detloss.terms.base import TermReduction
 from detloss.validation import validate_inputs, validate_matches, validate_terms, validation_wanted
 
@@ -124,30 +132,18 @@ class DetectorLoss(nn.Module):
         self.terms = nn.ModuleDict(named_terms(terms))  # type: ignore[assignment]
         self.normalizer = normalizer if normalizer is not None else PositivesNormalizer()
         self.validate = validate or validation_wanted()
-        for term in terms:
-            term.divides_levels = self._normalizer_of(term).per == "level"
-        check_parts(self)
-        self._needed = needed_predictions(self.terms.values(), matcher)
-        self._needs_labels = "gt_labels" in matcher.needs or any(
-            isinstance(term, LogitTerm) and not term.one_logit for term in terms
-        )
+        check_parts(self.terms, self.matcher, self.coder, self.sampler, self.normalizer)
 
     def _normalizer_of(self, term: Term) -> Normalizer:
         return term.normalizer if term.normalizer is not None else self.normalizer
 
     def config(self) -> dict[str, Any]:
         """The resolved config; `detloss.build` makes an equal criterion of it."""
-        keys: dict[str, list[Term]] = {}
-        for term in self.terms.values():
-            keys.setdefault(term.type_name, []).append(term)
         return {
             "matcher": self.matcher.config(),
             "coder": self.coder.config(),
             "sampler": self.sampler.config(),
-            **{
-                key: terms[0].config() if _stands_alone(terms) else [t.config() for t in terms]
-                for key, terms in keys.items()
-            },
+            **by_key(self.terms.values()),
             "normalizer": self.normalizer.config(),
         }
 
@@ -162,7 +158,7 @@ class DetectorLoss(nn.Module):
         *,
         anchors: Tensor | Sequence[Tensor] | None = None,
         level_sizes: Sequence[int] | None = None,
-        normalizer: Tensor | float | Mapping[str, Tensor | float] | None = None,
+        normalizer: Given | Mapping[str, Given] | None = None,
         matches: Sequence[Matches] | None = None,
         reduction: TermReduction = "sum",
     ) -> DetectorOutput:
@@ -197,16 +193,16 @@ class DetectorLoss(nn.Module):
         """
         if reduction not in get_args(TermReduction):
             raise ValueError(f"reduction must be 'sum' or 'image', got {reduction!r}")
-        inputs = self._inputs(predictions, targets, anchors, level_sizes)
-        if matches is not None and len(matches) != inputs.images:
-            raise ValueError(f"matches must be {inputs.images}, one an image, got {len(matches)}")
+        inputs = self._inputs(predictions, targets, anchors, level_sizes, self._needed())
+        if matches is not None:
+            check_matches(matches, inputs)
         if self.validate:
             self._validate(inputs, matches or [])
 
         matches = self._matches(inputs, matches)
         batch = MatchedBatch(inputs, matches, self.coder)
         rows = self._rows(batch)
-        divided_by = self._divisors(rows, normalizer)
+        divided_by = divisors_of_terms(rows, self._normalizers(), normalizer)
         losses = {
             name: term(batch, rows[name], divided_by[name], reduction)
             for name, term in self.terms.items()
@@ -214,14 +210,13 @@ class DetectorLoss(nn.Module):
         if self.validate:
             validate_terms(losses)
         terms = {
-            name: losses[name] * term.weight
-            if term.weight
-            else silenced(losses[name], inputs.predictions[term.reads])
+            name: term.weighted(losses[name], inputs.predictions)
             for name, term in self.terms.items()
         }
         total: Tensor | int = sum(terms.values())
-        if not isinstance(total, Tensor):
-            total = batch.positive.new_zeros((), dtype=torch.float32)
+        if not isinstance(total, Tensor):  # a criterion without terms
+            shape = () if reduction == "sum" else (inputs.images,)
+            total = batch.positive.new_zeros(shape, dtype=torch.float32)
         return DetectorOutput(
             total=total,
             terms=terms,
@@ -262,31 +257,41 @@ class DetectorLoss(nn.Module):
             >>> criterion.match([target], anchors=anchors)[0].positive
             tensor([False,  True])
         """
-        inputs = self._inputs(predictions, targets, anchors, level_sizes)
+        needed = [] if predictions is None else self._needed()
+        inputs = self._inputs(predictions or {}, targets, anchors, level_sizes, needed)
         if self.validate:
             self._validate(inputs, [])
         return self._matches(inputs, None)
 
+    def _needed(self) -> list[str]:
+        """The predictions that a call must have."""
+        return needed_predictions(self.terms.values(), self.matcher)
+
+    def _normalizers(self) -> dict[str, Normalizer]:
+        """What divides each term."""
+        return {name: term.normalizer or self.normalizer for name, term in self.terms.items()}
+
     def _inputs(
         self,
-        predictions: Mapping[str, Tensor] | None,
+        predictions: Mapping[str, Tensor],
         targets: Sequence[Target],
         anchors: Tensor | Sequence[Tensor] | None,
         level_sizes: Sequence[int] | None,
+        needed: Sequence[str],
     ) -> Inputs:
-        """The batch, checked; without predictions where there are none."""
+        """The batch, checked; no prediction is where `needed` is empty."""
 
         def check(given: Mapping[str, Tensor]) -> None:
-            for term in self.terms.values() if predictions is not None else ():
+            for term in self.terms.values() if needed else ():
                 term.check(given, self.coder.width)
 
         return checked_inputs(
-            predictions or {},
+            predictions,
             targets,
             anchors,
             level_sizes,
-            needed=[] if predictions is None else self._needed,
-            labels=self._needs_labels,
+            needed=needed,
+            labels=needs_labels(self.terms.values(), self.matcher),
             check=check,
         )
 
@@ -297,31 +302,24 @@ class DetectorLoss(nn.Module):
             for name, term in self.terms.items()
             if term.reads in inputs.predictions
         }
-        classes, term = None, self._classifier()
+        classes, term = None, classifier_of(self.terms.values())
         if term is not None and not term.one_logit and term.reads in inputs.predictions:
             classes = term.classes(inputs.predictions)
         validate_inputs(inputs, classes, matches, read)
 
-    def _classifier(self, over: str | None = None) -> LogitTerm | None:
-        """The first term of classes, or else of a single logit; None where there is neither."""
-        found = [
-            term
-            for term in self.terms.values()
-            if isinstance(term, LogitTerm) and over in (None, term.over)
-        ]
-        return min(found, key=lambda term: term.one_logit, default=None)
-
     @torch.no_grad()
     def _matches(self, inputs: Inputs, given: Sequence[Matches] | None) -> list[Matches]:
         """The matches of each image, sampled."""
-        matches = self._match(inputs) if given is None else list(given)
-        if given is None and self.validate:
-            validate_matches(inputs.targets, matches)
+        matches = list(given or ())
+        if given is None:
+            matches = match_images(self.matcher, inputs, self.coder)
+            if self.validate:
+                validate_matches(inputs.targets, matches)
         if all(match.sampled for match in matches):
             return matches
         losses: Sequence[Tensor | None] = [None] * len(matches)
         if self.sampler.needs_class_loss:
-            term = self._classifier(over="all")
+            term = classifier_of(self.terms.values(), over="all")
             if term is None or term.reads not in inputs.predictions:
                 raise ValueError(f"sampler {self.sampler.type_name} needs predictions, got None")
             losses = term.sampling_loss(MatchedBatch(inputs, matches, self.coder)).unbind()
@@ -330,168 +328,11 @@ class DetectorLoss(nn.Module):
             for match, loss in zip(matches, losses, strict=True)
         ]
 
-    def _match(self, inputs: Inputs) -> list[Matches]:
-        """What the matcher says; predictions are decoded only for one that asks for them."""
-        needs, predictions = self.matcher.needs, inputs.predictions
-        if "level_sizes" in needs and inputs.level_sizes is None:
-            raise ValueError(f"matcher {self.matcher.type_name} needs level_sizes, got None")
-        if needs & {"class_logits", "pred_boxes", "objectness"} and not predictions:
-            raise ValueError(f"matcher {self.matcher.type_name} needs predictions, got None")
-        boxes = objectness = None
-        if "pred_boxes" in needs:
-            regression = predictions["box_regression"]
-            anchors = torch.stack(list(inputs.anchors))
-            boxes = self.coder.decode(regression, anchors)
-        if "objectness" in needs:
-            objectness = predictions["objectness"].flatten(1)
-        return self.matcher.batch(
-            inputs.anchors,
-            [target["boxes"] for target in inputs.targets],
-            gt_labels=[target["labels"] for target in inputs.targets]
-            if all("labels" in target for target in inputs.targets)
-            else None,
-            gt_ignore=[target.get("ignore") for target in inputs.targets],
-            level_sizes=inputs.level_sizes,
-            class_logits=predictions["class_logits"] if "class_logits" in needs else None,
-            pred_boxes=boxes,
-            objectness=objectness,
-        )
-
     def _rows(self, batch: MatchedBatch) -> dict[str, Rows]:
         """The rows of each term."""
-        classifier = self._classifier()
+        classifier = classifier_of(self.terms.values())
         label = None if classifier is None else classifier.label
-        return {name: Rows(term, batch, label) for name, term in self.terms.items()}
-
-    @torch.no_grad()
-    def _divisors(
-        self,
-        rows: Mapping[str, Rows],
-        given: Tensor | float | Mapping[str, Tensor | float] | None,
-    ) -> dict[str, Tensor]:
-        """What the sum of each term is divided by; terms that share a count are counted once."""
-        found: dict[str, Tensor] = {}
-        if given is not None:
-            values = given if isinstance(given, Mapping) else dict.fromkeys(rows, given)
-            unknown = [name for name in values if name not in rows]
-            if unknown:
-                raise ValueError(
-                    f"normalizer must name terms, {', '.join(rows)}, got {unknown[0]!r}"
-                )
-            found = {name: _given_divisor(name, values[name], rows[name]) for name in values}
-        asked: dict[tuple[int, str | None], tuple[Normalizer, Rows]] = {}
-        asks: dict[str, tuple[int, str | None]] = {}
-        for name, of_term in rows.items():
-            if name not in found:
-                normalizer = self._normalizer_of(of_term.term)
-                asks[name] = id(normalizer), name if normalizer.of_term else None
-                asked.setdefault(asks[name], (normalizer, of_term))
-        counted = dict(zip(asked, divisors(list(asked.values())), strict=True))
-        return {name: found[name] if name in found else counted[asks[name]] for name in rows}
-
-
-def needed_predictions(terms: Iterable[Term], matcher: Matcher) -> list[str]:
-    """The predictions that terms read, then those that a quality or the matcher looks at."""
-    terms = list(terms)
-    names = [term.reads for term in terms]
-    for term in terms:
-        names += sorted(term.needs - {"score"})
-    of_matcher = {
-        "class_logits": "class_logits",
-        "pred_boxes": "box_regression",
-        "objectness": "objectness",
-    }
-    names += [of_matcher[name] for name in sorted(matcher.needs) if name in of_matcher]
-    return list(dict.fromkeys(names))
-
-
-def named_terms(terms: Sequence[Term]) -> dict[str, Term]:
-    """The terms by name: their key, or key and name where they have one or the key has several.
-
-    Raises:
-        ValueError: If two have the same name.
-    """
-    keys = [term.type_name for term in terms]
-    named: dict[str, Term] = {}
-    for term in terms:
-        name = term.type_name
-        if term.name is not None or keys.count(name) > 1:
-            name = f"{name}/{term.name or term.loss.type_name or type(term.loss).__name__}"
-        if name in named:
-            raise ValueError(
-                f"terms must differ in name, got two {name!r}; give one of them a name"
-            )
-        named[name] = term
-    return named
-
-
-def check_parts(criterion: DetectorLoss) -> None:
-    """Raises ValueError at the first parts that do not go together."""
-    matcher, coder = criterion.matcher, criterion.coder
-    unknown = matcher.needs - {
-        "gt_labels",
-        "level_sizes",
-        "class_logits",
-        "pred_boxes",
-        "objectness",
-    }
-    if unknown:
-        raise ValueError(
-            f"matcher: {matcher.type_name} needs {', '.join(sorted(unknown))}, "
-            "which a criterion does not have"
-        )
-    if criterion.sampler.needs_class_loss and criterion._classifier(over="all") is None:
-        raise ValueError(
-            f"sampler: {criterion.sampler.type_name} chooses by a classification loss over all "
-            "anchors, which no term has"
-        )
-    for name, term in criterion.terms.items():
-        space = getattr(term.loss, "space", None)
-        if space is not None and space not in coder.spaces:
-            raise ValueError(
-                f"{name}: {term.loss.type_name} is a loss on {space}, coder {coder.type_name} has "
-                f"{', '.join(sorted(coder.spaces))}"
-            )
-        classifier = criterion._classifier()
-        looks_at_classes = any("class_logits" in quality.needs for quality in term.qualities)
-        if looks_at_classes and classifier is not None and classifier.loss.background_columns:
-            raise ValueError(
-                f"{name}: a quality takes the class logits for yes-or-no answers, and "
-                f"{classifier.loss.type_name} has classes that share one probability"
-            )
-        if "score" in term.needs and not matcher.scores:
-            raise ValueError(
-                f"{name}: a score comes from the matcher, and {matcher.type_name} gives none"
-            )
-        normalizer = criterion._normalizer_of(term)
-        if normalizer.needs_factors and not term.has_factors:
-            raise ValueError(
-                f"{name}: normalizer {normalizer.type_name} divides by the factors of the rows, "
-                "and the term has none; give it weigh_by"
-            )
-
-
-def silenced(loss: Tensor, prediction: Tensor) -> Tensor:
-    """0 in the shape of `loss`, whatever that holds, with a zero gradient of `prediction`."""
-    return torch.zeros_like(loss) + prediction.flatten()[:0].sum()
-
-
-def _stands_alone(terms: Sequence[Term]) -> bool:
-    """Whether a config writes the terms of a key as one mapping."""
-    return len(terms) == 1 and terms[0].name is None
-
-
-def _given_divisor(name: str, value: Tensor | float, rows: Rows) -> Tensor:
-    """The divisor that the caller gives: 0-d, or one for each image or pyramid level."""
-    positive = rows.positive
-    if not isinstance(value, Tensor):
-        if not 0 < value < math.inf:
-            raise ValueError(f"normalizer of {name!r} must be a finite number > 0, got {value}")
-        return torch.full((), float(value), dtype=rows.dtype, device=positive.device)
-    expected = len(rows.level_sizes) if rows.term.divides_levels else rows.images
-    if value.ndim and value.shape != (expected,):
-        raise ValueError(
-            f"normalizer of {name!r} must be a number or have shape ({expected},), "
-            f"got {tuple(value.shape)}"
-        )
-    return value.to(positive.device, rows.dtype)
+        return {
+            name: Rows(self.terms[name], batch, label, divides_levels=normalizer.per == "level")
+            for name, normalizer in self._normalizers().items()
+        }

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes.checking import check_boxes
-from detloss.matchers.base import check_match_inputs
+from detloss.matchers.base import Matches
 from detloss.tensors import check_floating, widen
 
 Target = Mapping[str, Tensor]
@@ -21,7 +21,8 @@ class Inputs:
     """A batch of B images with A anchors each; shapes and types are checked, values are not.
 
     Attributes:
-        predictions: Name -> (B, A) or (B, A, K); "class_probabilities" have become "class_logits".
+        predictions: Name -> (B, A) or (B, A, K); "class_logits" are there where the
+            caller gave "class_probabilities".
         targets: For each image "boxes" (M, 4) and what else the caller gave.
         anchors: (A, 4) of each image; the same tensor for all where they share it.
         level_sizes: Anchors of each pyramid level, or None where the caller gave none.
@@ -83,6 +84,14 @@ def checked_inputs(
         TypeError: If something has the wrong type.
         ValueError: If something is missing or a shape does not fit.
     """
+    if not isinstance(predictions, Mapping):
+        raise TypeError(
+            f"predictions must be a mapping from name to tensor, got {type(predictions).__name__}"
+        )
+    if not isinstance(targets, Sequence):
+        raise TypeError(
+            f"targets must be a list with one mapping an image, got {type(targets).__name__}"
+        )
     predictions = _with_logits(predictions)
     _check_types(predictions, needed)
     check(predictions)
@@ -92,25 +101,53 @@ def checked_inputs(
     for image, target in enumerate(targets):
         _check_target(image, target, labels=labels)
     inputs = Inputs(predictions, targets, _anchors_of(anchors, len(targets), leading), level_sizes)
-    if level_sizes is not None and sum(level_sizes) != (inputs.anchors_an_image if targets else 0):
-        raise ValueError(
-            f"level_sizes must add up to the {inputs.anchors_an_image} anchors of an image, got "
-            f"{list(level_sizes)}"
-        )
+    if level_sizes is not None and targets:
+        _check_level_sizes(level_sizes, inputs.anchors_an_image)
     return inputs
 
 
+def check_matches(matches: Sequence[Matches], inputs: Inputs) -> None:
+    """Raises unless the matches that a caller gives are one an image, and of its anchors.
+
+    Raises:
+        TypeError: If one is no `Matches`.
+        ValueError: If there are not as many as images, or one is of another number of anchors.
+    """
+    if len(matches) != inputs.images:
+        raise ValueError(f"matches must be {inputs.images}, one an image, got {len(matches)}")
+    for image, match in enumerate(matches):
+        if not isinstance(match, Matches):
+            raise TypeError(f"matches[{image}] must be Matches, got {type(match).__name__}")
+        if len(match.positive) != inputs.anchors_an_image:
+            raise ValueError(
+                f"matches[{image}] must be of the {inputs.anchors_an_image} anchors of an image, "
+                f"got {len(match.positive)}"
+            )
+
+
+def _check_level_sizes(level_sizes: Sequence[int], anchors: int) -> None:
+    """Raises unless they are integers >= 0 that add up to the anchors of an image."""
+    if not isinstance(level_sizes, Sequence) or any(
+        isinstance(size, float | Tensor) for size in level_sizes
+    ):
+        raise TypeError(f"level_sizes must be a list of integers, got {level_sizes!r}")
+    if any(size < 0 for size in level_sizes) or sum(level_sizes) != anchors:
+        raise ValueError(
+            f"level_sizes must be >= 0 and add up to the {anchors} anchors of an image, got "
+            f"{list(level_sizes)}"
+        )
+
+
 def _with_logits(predictions: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The predictions with logits for probabilities, finite at 0 and 1."""
+    """The predictions with logits beside probabilities, finite at 0 and 1."""
     if PROBABILITIES not in predictions:
         return predictions
     if LOGITS in predictions:
         raise ValueError(f"predictions must have one of {LOGITS!r} and {PROBABILITIES!r}, got both")
     check_floating(f"predictions[{PROBABILITIES!r}]", predictions[PROBABILITIES])
     p = widen(predictions[PROBABILITIES])
-    others = {name: values for name, values in predictions.items() if name != PROBABILITIES}
     tiny = torch.finfo(p.dtype).tiny
-    return others | {LOGITS: p.clamp(min=tiny).log() - (1 - p).clamp(min=tiny).log()}
+    return {**predictions, LOGITS: p.clamp(min=tiny).log() - (1 - p).clamp(min=tiny).log()}
 
 
 def _check_types(predictions: Mapping[str, Tensor], needed: Sequence[str]) -> None:
@@ -164,6 +201,9 @@ def _anchors_of(
 
 
 def _check_target(image: int, target: Target, *, labels: bool) -> None:
+    """Raises unless a target has what is needed, in the right types and shapes."""
+    if not isinstance(target, Mapping):
+        raise TypeError(f"targets[{image}] must be a mapping, got {type(target).__name__}")
     for key in ("boxes", "labels") if labels else ("boxes",):
         if key not in target:
             raise ValueError(f"targets[{image}] must have {key!r}, got {list(target)}")
@@ -184,7 +224,13 @@ def _check_target(image: int, target: Target, *, labels: bool) -> None:
         )
     if "labels" in target and (of_boxes.is_floating_point() or of_boxes.dtype == torch.bool):
         raise TypeError(f"targets[{image}]['labels'] must be integers, got {of_boxes.dtype}")
-    check_match_inputs(boxes, boxes, target.get("ignore"))
+    ignore = target.get("ignore")
+    if ignore is not None and (ignore.dtype != torch.bool or ignore.shape != of_boxes.shape):
+        error = ValueError if ignore.dtype == torch.bool else TypeError
+        raise error(
+            f"targets[{image}]['ignore'] must be boolean of shape {tuple(of_boxes.shape)}, "
+            f"got {ignore.dtype} of shape {tuple(ignore.shape)}"
+        )
     weights = target.get("weights", of_boxes)
     if weights.shape != of_boxes.shape:
         raise ValueError(
@@ -195,10 +241,11 @@ def _check_target(image: int, target: Target, *, labels: bool) -> None:
 
 def _check_no_near_miss(image: int, key: str) -> None:
     """Raises ValueError for a key that differs from one that is read by case, number or dashes."""
-    for known in TARGET_KEYS:
-        if _plain(key) == _plain(known):
-            raise ValueError(f"targets[{image}] has {key!r}; did you mean {known!r}?")
+    for read in TARGET_KEYS:
+        if _plain(key) == _plain(read):
+            raise ValueError(f"targets[{image}] has {key!r}; did you mean {read!r}?")
 
 
 def _plain(key: str) -> str:
+    """`key` without case, dashes and the ending of a plural."""
     return key.lower().replace("_", "").replace("-", "").rstrip("s").removesuffix("e")

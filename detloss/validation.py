@@ -51,7 +51,7 @@ def validate_inputs(
 
     Args:
         inputs: The batch.
-        classes: How many foreground classes there are, C; None where nobody knows.
+        classes: How many foreground classes there are, C; None where no term has classes.
         matches: Those that the caller gave; empty for none.
         predictions: Term -> (B, A) or (B, A, K), what the term is computed from.
 
@@ -98,13 +98,13 @@ def validate_targets(
     Where at least half of the batch's boxes are inverted, the message also asks for their format.
     Boxes and anchors are of different units when all the boxes of the batch lie within 2 of the
     origin, like fractions of the image, while some anchor reaches 20 or further, like pixels; or
-    the other way round. So one box of ordinary size vouches for the tiny ones in its batch, and
-    nothing but zeros, such as padding, says nothing of the unit.
+    the other way round. So a batch with one box of ordinary size is never refused for
+    its tiny ones, and a batch of zeros, such as padding, is not judged.
 
     Args:
         targets: For each image "boxes" (M, 4), "labels" (M,), and optionally "ignore" (M,) bool
             and "weights" (M,), which must be finite and at least 0. M may be 0.
-        classes: How many foreground classes there are, C; None where nobody knows.
+        classes: How many foreground classes there are, C; None where no term has classes.
         anchors: (A, 4) for each image.
 
     Raises:
@@ -162,9 +162,9 @@ def validate_predictions(predictions: Mapping[str, Tensor]) -> None:
 
 
 def validate_matches(targets: Sequence[Mapping[str, Tensor]], matches: Sequence[Matches]) -> None:
-    """Warns of ground truths for which no anchor answers: nothing will learn them.
+    """Warns of ground truths to which no anchor is assigned: nothing will learn them.
 
-    That need not be a mistake: in a crowd an anchor answers for one of several. Ignore regions
+    That need not be a mistake: in a crowd an anchor is assigned to one of several. Ignore regions
     claim no anchor and are left out.
 
     Args:
@@ -177,9 +177,9 @@ def validate_matches(targets: Sequence[Mapping[str, Tensor]], matches: Sequence[
 
     Example:
         >>> target = {"boxes": torch.tensor([[0.0, 0, 5, 5]]), "labels": torch.tensor([0])}
-        >>> nobody = torch.tensor([False])
+        >>> none = torch.tensor([False])
         >>> with warnings.catch_warnings(record=True, action="always") as caught:
-        ...     validate_matches([target], [Matches(torch.tensor([0]), nobody, nobody)])
+        ...     validate_matches([target], [Matches(torch.tensor([0]), none, none)])
         >>> print(caught[0].message)
         1 of 1 ground truths matched no anchor, first targets[0]['boxes'][0], [0.0, 0.0, 5.0, 5.0]
     """
@@ -188,6 +188,8 @@ def validate_matches(targets: Sequence[Mapping[str, Tensor]], matches: Sequence[
         unclaimed = _learned(target)
         learned += int(unclaimed.sum())
         unclaimed[match.target_index[match.positive]] = False
+        if match.pairs is not None:
+            unclaimed[match.pairs[:, 1]] = False
         unmatched += [(image, index) for index in unclaimed.nonzero()[:, 0].tolist()]
     if unmatched:
         image, index = unmatched[0]
@@ -201,7 +203,7 @@ def validate_matches(targets: Sequence[Mapping[str, Tensor]], matches: Sequence[
 def validate_given_matches(
     targets: Sequence[Mapping[str, Tensor]], matches: Sequence[Matches]
 ) -> None:
-    """Raises at the first anchor that answers for a ground truth that its image does not have.
+    """Raises at the first anchor that is assigned to a ground truth that its image does not have.
 
     Raises:
         ValueError: Naming image, anchor and index.
@@ -222,6 +224,15 @@ def validate_given_matches(
                 f"matches[{image}].target_index[{anchor}] must be in 0..{count - 1}, "
                 f"got {match.target_index[anchor].item()}"
             )
+        if match.pairs is not None:
+            size = match.pairs.new_tensor([len(match.positive), count])
+            beyond = ((match.pairs < 0) | (match.pairs >= size)).any(1)
+            if beyond.any():
+                row = int(beyond.nonzero()[0])
+                raise ValueError(
+                    f"matches[{image}].pairs[{row}] must be an anchor in 0..{size[0] - 1} and a "
+                    f"ground truth in 0..{count - 1}, got {match.pairs[row].tolist()}"
+                )
 
 
 def validate_terms(terms: Mapping[str, Tensor]) -> None:

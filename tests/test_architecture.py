@@ -28,6 +28,7 @@ LAYERS = [
     {"inputs"},
     {"batch"},
     {"terms"},
+    {"division", "parts"},
     {"validation"},
     {"detector"},
     {"config"},

@@ -1,5 +1,7 @@
 """A matched batch computes each thing once, with the gradient that it has."""
 
+from dataclasses import replace
+
 import torch
 from scenes import grid_anchors, random_predictions, random_targets
 
@@ -85,3 +87,17 @@ def test_sums_of_images_and_maps_of_anchors():
     assert of_anchors.shape == batch.positive.shape
     assert torch.equal(of_anchors[batch.positive], batch.quality(IoUQuality()))
     assert (of_anchors[~batch.positive] == 0).all()
+
+
+def test_of_an_anchors_pairs_the_one_in_the_map_has_its_quality():
+    """Also where a pair is listed twice, and without a host sync."""
+    batch, _ = batch_of((3, 2))
+    matches = []
+    for match, other in zip(batch.matches, (1, 0), strict=True):
+        pairs = torch.stack([match.positive.nonzero()[:, 0], match.target_index[match.positive]], 1)
+        extra = pairs[:2].clone()
+        extra[:, 1] = other
+        matches.append(replace(match, pairs=torch.cat([extra, pairs, pairs[:1]])))
+    paired = MatchedBatch(batch.inputs, matches, batch.coder)
+    expected = batch.quality_of_anchors(IoUQuality())
+    assert torch.equal(paired.quality_of_anchors(IoUQuality()), expected)

@@ -10,7 +10,15 @@ import yaml
 from scenes import grid_anchors, predictions_for, random_targets
 
 import detloss
-from detloss.registry import CLASSIFICATION, MATCHERS, QUALITIES, REGRESSION, TERMS, options_of
+from detloss.registry import (
+    CLASSIFICATION,
+    CODERS,
+    MATCHERS,
+    QUALITIES,
+    REGRESSION,
+    TERMS,
+    options_of,
+)
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 GOOD = {
@@ -119,6 +127,8 @@ TERM_OPTIONS = ", ".join(name for name in options_of(TERMS["classification"]) if
 FOCAL_OPTIONS = ", ".join(
     name for name in options_of(CLASSIFICATION["sigmoid_focal"]) if name != "reduction"
 )
+BINNED = ", ".join(name for name in CODERS.names() if "bins" in CODERS[name].spaces)
+SCORING = ", ".join(name for name in MATCHERS.names() if MATCHERS[name].scores) or "none"
 KEYS = ", ".join(["matcher", "coder", "sampler", "normalizer", *TERMS.names()])
 
 
@@ -216,7 +226,19 @@ def changed(section, **options):
         ),
         (
             GOOD | {"box": {"terms": {"type": "l1"}}},
-            "config: box.terms: expected a list of mappings, got {'type': 'l1'}",
+            "config: box.terms: expected a list of mappings, at least one, got {'type': 'l1'}",
+        ),
+        (
+            GOOD | {"box": []},
+            "config: box: expected a list of mappings, at least one, got []",
+        ),
+        (
+            changed("box", name="a.b"),
+            "config: box: name must be a word without '.', got 'a.b'",
+        ),
+        (
+            changed("box", level_weights=[]),
+            "config: box.level_weights: expected at least 1 values, got []",
         ),
         (
             GOOD | {"box": [{"type": "l1"}, {"type": "l1"}]},
@@ -253,7 +275,8 @@ def changed(section, **options):
         ),
         (
             changed("classification", label="score"),
-            "config: classification: a score comes from the matcher, and max_iou gives none",
+            "config: classification: a score comes from the matcher, and max_iou gives none; "
+            f"matchers that give one: {SCORING}",
         ),
         (
             changed("box", normalizer={"type": "row_weights"}),
@@ -267,7 +290,8 @@ def changed(section, **options):
         ),
         (
             GOOD | {"box": {"type": "distribution_focal"}},
-            "config: box: distribution_focal is a loss on bins, coder delta has boxes, deltas",
+            "config: box: distribution_focal is a loss on bins, coder delta has boxes, deltas; "
+            f"coders with bins: {BINNED}",
         ),
         (
             GOOD | {"objectness": {"type": "softmax_focal"}},
@@ -320,6 +344,33 @@ def test_all_mistakes_are_listed():
         "matcher",
         "box.type",
     ][::2]
+
+
+def test_all_parts_that_do_not_go_together_are_listed():
+    config = changed("classification", label="score") | {
+        "box": [{"type": "distribution_focal"}, {"type": "l1"}],
+        "normalizer": {"type": "row_weights"},
+    }
+    with pytest.raises(detloss.ConfigError) as error:
+        detloss.build(config)
+    lines = str(error.value).splitlines()
+    assert all(line.startswith("config: ") for line in lines)
+    assert [line.split(": ")[1] for line in lines] == [
+        "classification",
+        "classification",
+        "box/distribution_focal",
+        "box/distribution_focal",
+        "box/l1",
+    ]
+    assert lines[1].endswith("the term has none; give it another normalizer")
+    assert lines[4].endswith("the term has none; give it weigh_by")
+
+
+def test_a_folder_with_the_name_of_a_shipped_config_hides_it_not(tmp_path, monkeypatch):
+    """Such as the folder of a run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "retinanet").mkdir()
+    assert list(detloss.load_config("retinanet").terms) == ["classification", "box"]
 
 
 def write(tmp_path, text):

@@ -11,6 +11,8 @@ from torch import nn
 from torch.testing import assert_close
 
 import detloss
+from detloss.matchers import MaxIoUMatcher
+from detloss.normalizers import PositivesNormalizer
 from detloss.registry import CLASSIFICATION, NORMALIZERS, REGRESSION, SAMPLERS
 from detloss.tensors import without_host_sync
 
@@ -572,7 +574,7 @@ def test_a_metric_cannot_be_trained_on():
     ("change", "error", "message"),
     [
         ({"class_logits": None}, ValueError, "must have 'class_logits' and 'box_regression', got"),
-        ({"class_logits": torch.zeros(64, 3)}, ValueError, r"\(B, A, C\), got \(64, 3\)"),
+        ({"class_logits": torch.zeros(64, 3)}, ValueError, r"\(B, A, C\), C >= 1, got \(64, 3\)"),
         ({"class_logits": torch.zeros(2, 64, 3).long()}, TypeError, "floating point, got torch.in"),
         ({"box_regression": torch.zeros(2, 63, 4)}, ValueError, r"\(2, 64, 4\), got \(2, 63, 4\)"),
     ],
@@ -591,8 +593,8 @@ def test_rejects_predictions(change, error, message):
         ({"labels": torch.zeros(3).long()}, ValueError, r"got \(2, 4\) and \(3,\)"),
         ({"boxes": torch.zeros(2, 5)}, ValueError, r"\['boxes'\] must have shape \(..., 4\)"),
         ({"boxes": torch.zeros(2, 4).long()}, TypeError, "must be floating point, got torch.int64"),
-        ({"ignore": torch.zeros(2)}, TypeError, "gt_ignore must be boolean, got torch.float32"),
-        ({"ignore": torch.zeros(3).bool()}, ValueError, r"gt_ignore must have shape \(2,\)"),
+        ({"ignore": torch.zeros(2)}, TypeError, "must be boolean of shape .*, got torch.float32"),
+        ({"ignore": torch.zeros(3).bool()}, ValueError, r"must be boolean of shape \(2,\)"),
     ],
     ids=["float labels", "count", "last axis", "integer boxes", "float ignore", "ignore count"],
 )
@@ -664,3 +666,37 @@ def test_a_module_with_a_criterion_can_be_scripted_without_it():
     assert torch.equal(scripted(x), owner(x))
     assert not any("criterion" in key for key in scripted.state_dict())
     assert owner.train()(x) == loss  # scripting has not changed the owner
+
+
+def test_a_criterion_without_terms_has_a_loss_of_0():
+    criterion = detloss.build({"matcher": {"type": "max_iou"}})
+    targets = random_targets([2, 0])
+    assert run(criterion, {}, targets).total.tolist() == 0
+    assert run(criterion, {}, targets, reduction="image").total.tolist() == [0, 0]
+
+
+def test_a_term_belongs_to_no_criterion():
+    """One term in two criteria: each divides it by its own normalizer."""
+    term = build().terms["box"]
+    of_levels, of_batch = (
+        detloss.DetectorLoss(
+            matcher=MaxIoUMatcher(), terms=[term], normalizer=PositivesNormalizer(per=per)
+        )
+        for per in ("level", "batch")
+    )
+    predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 2])
+    output = run(of_levels, predictions, targets, level_sizes=[40, 24])
+    assert output.divisors["box"].shape == (2,)
+    batch = run(of_batch, predictions, targets)
+    assert_close(batch.total, run(build(), predictions, targets).terms["box"])
+    counts = torch.stack([match.positive for match in output.matches]).split([40, 24], 1)
+    assert output.divisors["box"].tolist() == [max(int(count.sum()), 1) for count in counts]
+
+
+def test_another_normalizer_is_used_from_the_next_call_on():
+    criterion, predictions = build(), random_predictions(2, len(ANCHORS))
+    criterion.normalizer = PositivesNormalizer(per="level")
+    output = run(criterion, predictions, random_targets([3, 2]), level_sizes=[40, 24])
+    fresh = build(normalizer={"type": "positives", "per": "level"})
+    expected = run(fresh, predictions, random_targets([3, 2]), level_sizes=[40, 24])
+    assert torch.equal(output.total, expected.total)

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from scenes import build, grid_anchors, random_predictions, random_targets
+from scenes import CLASSES, build, grid_anchors, random_predictions, random_targets
+
+from detloss.matchers import Matches
 
 ANCHORS = grid_anchors()
+
+
+def matches_of(anchors):
+    none = torch.zeros(anchors, dtype=torch.bool)
+    return Matches(none.long(), none, none)
 
 
 def call(predictions=None, targets=None, **options):
@@ -28,7 +35,12 @@ def test_an_entry_of_a_target_is_a_tensor(key, kind):
     ("options", "message"),
     [
         ({"anchors": None}, r"anchors must be \(A, 4\), or one such an image, got None"),
-        ({"level_sizes": [60, 3]}, r"level_sizes must add up to the 64 anchors.*, got \[60, 3\]"),
+        (
+            {"level_sizes": [60, 3]},
+            r"level_sizes must .* add up to the 64 .*, got \[60, 3\]",
+        ),
+        ({"level_sizes": [-4, 68]}, r"level_sizes must be >= 0 and .*, got \[-4, 68\]"),
+        ({"matches": [matches_of(9)]}, r"matches\[0\] must be of the 64 anchors.*, got 9"),
         ({"matches": []}, "matches must be 1, one an image, got 0"),
         ({"normalizer": 0}, "normalizer of 'classification' must be a finite number > 0, got 0"),
         ({"normalizer": {"box": -1.0}}, "normalizer of 'box' must be a finite number > 0, got -1"),
@@ -43,6 +55,48 @@ def test_an_entry_of_a_target_is_a_tensor(key, kind):
 def test_what_does_not_fit_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         call(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"predictions": (1, 2)}, "predictions must be a mapping .*, got tuple"),
+        ({"targets": random_targets([2])[0]}, "targets must be a list .*, got dict"),
+        ({"targets": [ANCHORS]}, r"targets\[0\] must be a mapping, got Tensor"),
+        ({"level_sizes": [32.0, 32.0]}, r"level_sizes must be a list of integers, got \[32.0, "),
+        ({"level_sizes": 64}, "level_sizes must be a list of integers, got 64"),
+        ({"matches": [(ANCHORS, ANCHORS)]}, r"matches\[0\] must be Matches, got tuple"),
+        ({"normalizer": [3.0]}, "normalizer of 'classification' must be a number .*, got list"),
+    ],
+)
+def test_what_has_another_type_is_named(options, message):
+    with pytest.raises(TypeError, match=message):
+        call(**options)
+
+
+def test_predictions_are_not_left_out():
+    with pytest.raises(TypeError, match="predictions must be a mapping .*, got NoneType"):
+        build()(None, random_targets([1]), anchors=ANCHORS)
+
+
+def test_no_image_has_levels_of_any_size():
+    assert build().match([], anchors=ANCHORS, level_sizes=[64]) == []
+
+
+def test_probabilities_of_a_softmax_are_refused():
+    """Their logits would be those of as many yes-or-no questions: another distribution."""
+    criterion = build(classification={"type": "softmax_cross_entropy"})
+    predictions = random_predictions(1, len(ANCHORS), classes=CLASSES + 1)
+    probabilities = predictions.pop("class_logits").softmax(-1)
+    predictions["class_probabilities"] = probabilities
+    with pytest.raises(ValueError, match="softmax_cross_entropy shares one probability among"):
+        criterion(predictions, random_targets([2]), anchors=ANCHORS)
+
+
+def test_a_class_is_needed():
+    predictions = random_predictions(1, len(ANCHORS), classes=0)
+    with pytest.raises(ValueError, match=r"shape \(B, A, C\), C >= 1, got \(1, 64, 0\)"):
+        call(predictions)
 
 
 def test_predictions_share_images_and_anchors():
@@ -71,7 +125,7 @@ def test_a_near_miss_of_a_key_is_an_error(key, meant):
         call(targets=[target])
 
 
-def test_another_key_is_nobody_s_business():
+def test_another_key_is_not_read():
     (target,) = random_targets([2])
     plain = call(targets=[target])
     other = target | {"area": torch.ones(2), "image_id": 7, "masks": None}

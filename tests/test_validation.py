@@ -7,8 +7,9 @@ import torch
 from scenes import grid_anchors, random_predictions, random_targets
 
 from detloss.boxes import convert_boxes
-from detloss.matchers import MaxIoUMatcher
+from detloss.matchers import Matches, MaxIoUMatcher
 from detloss.validation import (
+    validate_given_matches,
     validate_matches,
     validate_predictions,
     validate_targets,
@@ -271,3 +272,22 @@ def test_another_value_of_the_variable_is_an_error(monkeypatch):
     )
     with pytest.raises(ValueError, match=exactly(message)):
         validation_wanted()
+
+
+def test_pairs_of_given_matches_name_anchors_and_ground_truths_that_are_there():
+    target = {"boxes": torch.zeros(2, 4), "labels": torch.zeros(2).long()}
+    none = torch.zeros(3, dtype=torch.bool)
+    for pair in ([3, 0], [0, 2], [-1, 0]):
+        match = Matches(none.long(), none, none, pairs=torch.tensor([[2, 1], pair]))
+        message = re.escape(
+            f"matches[0].pairs[1] must be an anchor in 0..2 and a ground truth in 0..1, got {pair}"
+        )
+        with pytest.raises(ValueError, match=message):
+            validate_given_matches([target], [match])
+
+
+def test_a_ground_truth_of_a_pair_is_matched():
+    target = {"boxes": torch.zeros(2, 4), "labels": torch.zeros(2).long()}
+    first = torch.tensor([True])
+    match = Matches(first.long() * 0, first, ~first, pairs=torch.tensor([[0, 0], [0, 1]]))
+    validate_matches([target], [match])  # a warning would be an error

@@ -16,7 +16,8 @@ from torchvision.models.detection import RetinaNet
 
 from detloss.classification import ClassificationLoss, prior_bias
 from detloss.coders import DeltaCoder
-from detloss.detector import DetectorLoss, DetectorOutput, needed_predictions
+from detloss.detector import DetectorLoss, DetectorOutput
+from detloss.parts import needed_predictions
 
 __all__ = ["detection_loss", "prior_bias", "restore_loss", "use_loss"]
 

@@ -2,8 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import torch
+from annotated_types import MinLen
 from torch import Tensor
 
 from detloss.batch import MatchedBatch
@@ -13,6 +15,7 @@ from detloss.qualities import Quality
 from detloss.registry import NonNegative, Part, Registry
 from detloss.terms.rows import Rows
 
+LevelWeights = Annotated[Sequence[NonNegative], MinLen(1)]
 Over = Literal["all", "positives"]
 TermReduction = Literal["sum", "image"]
 
@@ -36,7 +39,8 @@ class Term(Part):
 
     Raises:
         TypeError: If the loss is of another kind.
-        ValueError: If the loss has no gradient, or `weigh_by` comes with `over` "all".
+        ValueError: If the loss has no gradient, `weigh_by` comes with `over` "all", or the name is
+            empty or has a ".".
     """
 
     losses: ClassVar[Registry]
@@ -46,7 +50,7 @@ class Term(Part):
     default_reads: ClassVar[str]
     default_over: ClassVar[Over]
     label: Quality | None
-    """What a positive's label is worth; None for one."""
+    """The label of each positive; None for a label of 1."""
 
     def __init__(
         self,
@@ -56,7 +60,7 @@ class Term(Part):
         over: Over | None = None,
         weigh_by: Quality | None = None,
         normalizer: Normalizer | None = None,
-        level_weights: Sequence[NonNegative] | None = None,
+        level_weights: LevelWeights | None = None,
         name: str | None = None,
         reads: str | None = None,
     ) -> None:
@@ -64,13 +68,14 @@ class Term(Part):
         self.loss = loss
         self.label = None  # not in the class: a module's attribute would never be found behind it
         self.weight = float(weight)
-        self.over: Over = over or self.default_over
+        self.over: Over = self.default_over if over is None else over
         self.weigh_by = weigh_by
         self.normalizer = normalizer
         self.level_weights = None if level_weights is None else list(level_weights)
         self.name = name
-        self.reads = reads or self.default_reads
-        self.divides_levels = False
+        self.reads = self.default_reads if reads is None else reads
+        if name is not None and (not name or "." in name):
+            raise ValueError(f"name must be a word without '.', got {name!r}")
         if not isinstance(loss, self.takes):
             raise TypeError(
                 f"{self.type_name} takes a {self.losses.role}, got {type(loss).__name__}"
@@ -152,6 +157,17 @@ class Term(Part):
     ) -> Tensor:
         """See `compute`."""
         return self.compute(batch, rows, divisor, reduction)
+
+    def weighted(self, loss: Tensor, predictions: Mapping[str, Tensor]) -> Tensor:
+        """`loss` times the weight; with weight 0 it is 0, and so is its gradient, whatever it was.
+
+        Args:
+            loss: What `compute` returns.
+            predictions: Of the batch; the term's own one gets the zero gradient.
+        """
+        if self.weight:
+            return loss * self.weight
+        return torch.zeros_like(loss) + predictions[self.reads].flatten()[:0].sum()
 
     def extra_repr(self) -> str:
         """The config without the loss's options, which the loss prints itself."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detloss.batch import MatchedBatch
+from detloss.inputs import LOGITS, PROBABILITIES
 from detloss.registry import TERMS
 from detloss.terms.base import Over
 from detloss.terms.logits import LogitTerm
@@ -36,8 +37,17 @@ class ClassificationTerm(LogitTerm):
     def check(self, predictions: Mapping[str, Tensor], width: int) -> None:
         """See `Term.check`."""
         shape = tuple(predictions[self.reads].shape)
-        if len(shape) != 3:
-            raise ValueError(f"predictions[{self.reads!r}] must have shape (B, A, C), got {shape}")
+        least = 1 + self.loss.background_columns
+        if len(shape) != 3 or shape[2] < least:
+            raise ValueError(
+                f"predictions[{self.reads!r}] must have shape (B, A, C), C >= {least}, got {shape}"
+            )
+        if self.reads == LOGITS and PROBABILITIES in predictions and self.loss.background_columns:
+            raise ValueError(
+                f"predictions[{PROBABILITIES!r}] are answers to yes-or-no questions, and "
+                f"{self.loss.type_name} shares one probability among its classes: give "
+                f"{LOGITS!r}, such as their logarithm"
+            )
 
     def logits(self, predictions: Mapping[str, Tensor]) -> Tensor:
         """(B, A, C) its prediction."""

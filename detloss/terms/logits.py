@@ -1,7 +1,7 @@
 """What the terms of logits share: each anchor's class, or its answer to one question."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -14,7 +14,7 @@ from detloss.kernels.softmax import class_columns
 from detloss.normalizers import Normalizer
 from detloss.qualities import Quality
 from detloss.registry import CLASSIFICATION, QUALITIES, NonNegative, Registry
-from detloss.terms.base import Over, Term, TermReduction
+from detloss.terms.base import LevelWeights, Over, Term, TermReduction
 from detloss.terms.rows import Rows
 
 
@@ -23,7 +23,8 @@ class LogitTerm(Term):
 
     Args:
         loss: A classification loss with a gradient.
-        label: What a positive's label is worth: a quality, "one", or None for the default.
+        label: The label of each positive, instead of 1: a quality; "one" for 1; None for the
+            default.
 
     The others as in `Term`.
     """
@@ -45,7 +46,7 @@ class LogitTerm(Term):
         over: Over | None = None,
         weigh_by: Quality | None = None,
         normalizer: Normalizer | None = None,
-        level_weights: Sequence[NonNegative] | None = None,
+        level_weights: LevelWeights | None = None,
         name: str | None = None,
         reads: str | None = None,
     ) -> None:

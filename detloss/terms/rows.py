@@ -24,12 +24,21 @@ class Rows:
     Args:
         term: The term.
         batch: The matched batch.
-        label: The quality that is the label of the classification, None for a label of one.
+        label: The quality that is the label of the classification, None for a label of 1.
+        divides_levels: Whether each pyramid level has a divisor of its own.
     """
 
-    def __init__(self, term: Term, batch: MatchedBatch, label: Quality | None) -> None:
+    def __init__(
+        self,
+        term: Term,
+        batch: MatchedBatch,
+        label: Quality | None,
+        *,
+        divides_levels: bool = False,
+    ) -> None:
         self.term = term
         self.batch = batch
+        self.divides_levels = divides_levels
         self._label = label
 
     @property
@@ -88,7 +97,7 @@ class Rows:
         """(B, A) label of each positive times its ground truth's weight."""
         scores = self.positive if self._label is None else self._label_of_anchors(self._label)
         weights = self.batch.anchor_weights
-        return scores if weights is None else scores * weights
+        return scores if weights is None else _times(scores, weights)
 
     def _label_of_anchors(self, label: Quality) -> Tensor:
         return torch.where(self.positive, self.batch.quality_of_anchors(label), 0)
@@ -114,7 +123,7 @@ class Rows:
             factors = batch.anchor_weights if term.over == "all" else batch.truth_weights
             if term.weigh_by is not None:
                 quality = batch.quality(term.weigh_by)
-                factors = quality if factors is None else quality * factors
+                factors = quality if factors is None else _times(quality, factors)
         return factors
 
     def weights(self, divisor: Tensor) -> Tensor:
@@ -140,7 +149,7 @@ class Rows:
 
     def _of_anchors(self, scale: Tensor) -> Tensor:
         """(B, A) from () of the batch, (B,) of the images or (L,) of the levels."""
-        if scale.ndim and self.term.divides_levels:
+        if scale.ndim and self.divides_levels:
             scale = self._of_levels(scale)
         elif scale.ndim:
             scale = scale[:, None]
@@ -168,3 +177,8 @@ class Rows:
 
     def _masked(self, values: Tensor) -> Tensor:
         return torch.where(self.batch.positive, values.view(self.batch.positive.shape), 0)
+
+
+def _times(quality: Tensor, weights: Tensor) -> Tensor:
+    """The product, which is 0 where a weight is 0, also of a quality that is NaN."""
+    return torch.where(weights == 0, 0, quality * weights)

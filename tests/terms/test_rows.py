@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from detloss.batch import MatchedBatch
 from detloss.inputs import Inputs
 from detloss.matchers import Matches
+from detloss.qualities import CenternessQuality
 from detloss.tensors import without_host_sync
 from detloss.terms import Rows
 
@@ -37,7 +38,15 @@ MATCHES = [
 ]
 
 
-def rows_of(term="classification", *, matches=MATCHES, label=None, level_sizes=None, **options):
+def rows_of(
+    term="classification",
+    *,
+    matches=MATCHES,
+    label=None,
+    level_sizes=None,
+    divides_levels=False,
+    **options,
+):
     config = {"type": {"classification": "sigmoid_focal", "box": "giou"}[term], **options}
     criterion = build(**{term: config})
     inputs = Inputs(
@@ -46,7 +55,12 @@ def rows_of(term="classification", *, matches=MATCHES, label=None, level_sizes=N
         [ANCHORS, ANCHORS],
         level_sizes,
     )
-    return Rows(criterion.terms[term], MatchedBatch(inputs, matches, criterion.coder), label)
+    return Rows(
+        criterion.terms[term],
+        MatchedBatch(inputs, matches, criterion.coder),
+        label,
+        divides_levels=divides_levels,
+    )
 
 
 def test_counts_worked_by_hand():
@@ -93,7 +107,7 @@ def test_level_weights_and_divisors_of_levels():
     rows = rows_of(level_sizes=[2, 1], level_weights=[1.0, 10.0])
     expected = [[0.5, 1.5, 5.0], [0.5, 0.5, 5.0]]
     assert_close(rows.weights(torch.tensor(2.0)), torch.tensor(expected))
-    of_levels = rows_of(level_sizes=[2, 1], normalizer={"type": "positives", "per": "level"})
+    of_levels = rows_of(level_sizes=[2, 1], divides_levels=True)
     expected = [[0.5, 1.5, 1.0], [0.5, 0.5, 1.0]]
     assert_close(of_levels.weights(torch.tensor([2.0, 1.0])), torch.tensor(expected))
 
@@ -140,10 +154,29 @@ def test_an_anchor_may_stand_in_several_pairs():
     assert rows.batch.truth.tolist() == [0, 1, 1, 2]
     assert rows.weights(torch.tensor(1.0)).tolist() == [1, 3, 3, 1]
     assert rows.row_weights.tolist() == [[4, 3, 0], [0, 0, 1]]
-    with pytest.raises(
-        ValueError, match=r"matches\[1\] must have pairs like matches\[0\], got None"
-    ):
-        rows_of("box", matches=[first, MATCHES[1]]).weights(torch.tensor(1.0))
+    for image, mixed in enumerate([[MATCHES[0], second], [first, MATCHES[1]]]):
+        message = rf"matches\[{image}\] must have pairs like the others, got None"
+        with pytest.raises(ValueError, match=message):
+            rows_of("box", matches=mixed).weights(torch.tensor(1.0))
+
+
+def test_a_weight_of_0_silences_a_quality_that_is_not_a_number():
+    """A product would be NaN, and with it the count."""
+
+    class Broken(CenternessQuality):
+        def forward(self, positives):
+            values = super().forward(positives)
+            return torch.where(positives.anchors[:, 0] == 8, torch.nan, values)
+
+    silent = [{**TARGETS[0], "weights": torch.tensor([1.0, 0.0])}, TARGETS[1]]
+    criterion = build(box={"type": "giou", "weigh_by": "centerness"})
+    term = criterion.terms["box"]
+    term.weigh_by = Broken()
+    inputs = Inputs({"box_regression": torch.zeros(2, 3, 4)}, silent, [ANCHORS, ANCHORS])
+    rows = Rows(term, MatchedBatch(inputs, MATCHES, criterion.coder), Broken())
+    assert rows.row_weights.tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert rows.target_scores.tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert rows.weights(torch.tensor(1.0)).tolist() == [1, 0, 1]
 
 
 def test_a_divisor_too_small_to_divide_by_makes_the_term_0():

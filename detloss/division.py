@@ -1,0 +1,72 @@
+"""What the sum of each term is divided by: what its normalizer says, or what the caller gives."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detloss.normalizers import Normalizer, divisors
+from detloss.terms.rows import Rows
+
+Given = Tensor | float
+"""A divisor that the caller gives: a number, or one for each image or pyramid level."""
+
+
+@torch.no_grad()
+def divisors_of_terms(
+    rows: Mapping[str, Rows],
+    normalizers: Mapping[str, Normalizer],
+    given: Given | Mapping[str, Given] | None = None,
+) -> dict[str, Tensor]:
+    """The divisor of each term; terms that share a count are counted once.
+
+    Args:
+        rows: Term -> its rows.
+        normalizers: Term -> what divides it, unless the caller gives a divisor.
+        given: What the caller gives: a divisor of all terms, or term -> divisor.
+
+    Returns:
+        Term -> 0-d, (B,) where each image has its own, (L,) where each pyramid level has.
+
+    Raises:
+        TypeError: If a given divisor is no number and no tensor.
+        ValueError: If a given divisor has the wrong shape, is not > 0, or is of an unknown term.
+    """
+    found: dict[str, Tensor] = {}
+    if given is not None:
+        values = given if isinstance(given, Mapping) else dict.fromkeys(rows, given)
+        for name in values:
+            if name not in rows:
+                raise ValueError(f"normalizer must name terms, {', '.join(rows)}, got {name!r}")
+            found[name] = _given_divisor(name, values[name], rows[name])
+    asked: dict[tuple[int, str | None], tuple[Normalizer, Rows]] = {}
+    asks: dict[str, tuple[int, str | None]] = {}
+    for name in rows:
+        if name not in found:
+            normalizer = normalizers[name]
+            asks[name] = id(normalizer), name if normalizer.of_term else None
+            asked.setdefault(asks[name], (normalizer, rows[name]))
+    counted = dict(zip(asked, divisors(list(asked.values())), strict=True))
+    return {name: found[name] if name in found else counted[asks[name]] for name in rows}
+
+
+def _given_divisor(name: str, value: Given, rows: Rows) -> Tensor:
+    """The divisor that the caller gives: 0-d, or one for each image or pyramid level."""
+    positive = rows.positive
+    if not isinstance(value, Tensor):
+        if not isinstance(value, int | float | np.number):
+            raise TypeError(
+                f"normalizer of {name!r} must be a number or a tensor, got {type(value).__name__}"
+            )
+        if not 0 < value < math.inf:
+            raise ValueError(f"normalizer of {name!r} must be a finite number > 0, got {value}")
+        return torch.full((), float(value), dtype=rows.dtype, device=positive.device)
+    expected = len(rows.level_sizes) if rows.divides_levels else rows.images
+    if value.ndim and value.shape != (expected,):
+        raise ValueError(
+            f"normalizer of {name!r} must be a number or have shape ({expected},), "
+            f"got {tuple(value.shape)}"
+        )
+    return value.to(positive.device, rows.dtype)
