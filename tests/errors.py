@@ -335,13 +335,15 @@ def cases_of(text: str, language: str) -> list[Case]:
 
 
 def without_names(message: str) -> str:
-    """`message` with "..." for the names of all parts of a kind, to which a new technique adds."""
+    """`message` with "..." for a list of parts of a kind, to which a new technique may add itself.
+
+    A list stands behind a colon, or at the end of another list, and may be "none".
+    """
     found = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
-    lists = sorted((", ".join(each.names()) for each in found), key=len, reverse=True)
-    for names in lists:
-        message = re.sub(
-            rf"(?<=[:,] ){re.escape(names)}(?=;|$)", "...", message, flags=re.MULTILINE
-        )
+    for names in [*(each.names() for each in found), ["none"]]:
+        name = f"(?:{'|'.join(names)})"
+        listed = rf"(?<=[:,] ){name}(?:, {name})*(?=;|$)"
+        message = re.sub(listed, "...", message, flags=re.MULTILINE)
     return message
 
 
