@@ -1,5 +1,6 @@
 """The code of the README and of docs/ runs as it stands there."""
 
+import ast
 import doctest
 import re
 from functools import partial
@@ -131,6 +132,18 @@ def test_the_page_on_configs_has_each_option_of_a_term():
     named = re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)
     options = {option for name in TERMS.names() for option in options_of(TERMS[name])}
     assert set(named) == options - {"loss"}
+
+
+def test_the_page_on_training_has_each_form_of_data():
+    page = (ROOT / "docs" / "training.md").read_text()
+    named = re.findall(r"^\| `(\S+)` \|", page, flags=re.MULTILINE)
+    source = ast.parse((ROOT / "examples" / "detection_data.py").read_text())
+    (forms,) = [
+        ast.literal_eval(node.value)
+        for node in source.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DATA_FORMS"
+    ]
+    assert named == re.split(r", | or ", forms)
 
 
 @pytest.mark.parametrize("path", LINKED, ids=lambda path: path.name)
