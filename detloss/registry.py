@@ -226,10 +226,17 @@ def option_mistakes(cls: type[Part], options: Mapping[str, Any]) -> dict[str, Ex
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
-    """``"; did you mean 'ciou'?"`` for a near miss, else nothing."""
-    by_lower = {each.lower(): each for each in names}
-    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
-    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+    """``"; did you mean 'ciou'?"`` for a near miss, else nothing.
+
+    A name that is a part of others, such as "focal", means any of them.
+    """
+    given, by_lower = str(name).lower(), {each.lower(): each for each in names}
+    words = set(given.split("_"))
+    close = [lower for lower in by_lower if lower == given]
+    close = close or [lower for lower in by_lower if words <= set(lower.split("_"))]
+    close = close or difflib.get_close_matches(given, by_lower, n=1, cutoff=0.5)
+    meant = " or ".join(repr(by_lower[lower]) for lower in close)
+    return f"; did you mean {meant}?" if close else ""
 
 
 def plain_value(value: Any) -> Any:

@@ -18,6 +18,7 @@ from detloss.registry import (
     PerClass,
     Positive,
     Registry,
+    nearest,
     options_of,
     plain_value,
     without_numpy,
@@ -418,3 +419,21 @@ def test_a_formula_of_the_wrong_shape(formula, got, gradient):
             f"engine weighs and reduces, got {got}"
         ):
             box_loss(formula, pred, torch.ones(5, 4), weight=weight, reduction="sum")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        pytest.param("focl_a", "; did you mean 'focal_a'?", id="a near miss"),
+        pytest.param("Focal_A", "; did you mean 'focal_a'?", id="another case"),
+        pytest.param("focal", "; did you mean 'focal_a' or 'b_focal'?", id="a part of two"),
+        pytest.param("a_focal", "; did you mean 'focal_a'?", id="its words in another order"),
+        pytest.param("focal_a", "; did you mean 'focal_a'?", id="the name itself, of no part"),
+        pytest.param("hinge", "", id="nothing like it"),
+        pytest.param("", "", id="nothing"),
+        pytest.param(None, "", id="no text"),
+        pytest.param(["focal"], "; did you mean 'vfocal'?", id="a list"),
+    ],
+)
+def test_the_nearest_name(name, hint):
+    assert nearest(name, ["vfocal", "focal_a", "b_focal", "softmax"]) == hint
