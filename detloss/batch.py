@@ -46,8 +46,8 @@ class MatchedBatch:
     lists pairs (`Matches.pairs`). Where picking the P positives would be a host sync, every anchor
     of the batch stands in the place of a positive, and `is_positive` says which of them are.
 
-    Everything is computed when it is first asked for, and once. What carries a gradient does so
-    whatever mode it is first asked for in.
+    Everything is computed once, when it is first asked for. Decoded boxes keep their gradient even
+    if that is under ``no_grad``, as when a quality asks first.
 
     Args:
         inputs: The checked batch.
@@ -121,7 +121,7 @@ class MatchedBatch:
 
     @computed_once
     def is_positive(self) -> Tensor | None:
-        """(P,) bool, which of the positives are; None for all."""
+        """(P,) bool, which rows are positives; None where all are."""
         return self.positive.flatten() if self.index is None else None
 
     @computed_once
@@ -183,7 +183,7 @@ class MatchedBatch:
         return self.take(self.inputs.predictions[name])
 
     def decoded(self, name: str) -> Tensor:
-        """(P, 4) boxes that the prediction of that name means, with their gradient."""
+        """(P, 4) boxes decoded from the prediction of that name, with their gradient."""
         if name not in self._decoded:
             with torch.set_grad_enabled(self.with_grad):
                 self._decoded[name] = self.coder.decode(self.regression(name), self.anchors)
@@ -191,7 +191,7 @@ class MatchedBatch:
 
     @computed_once
     def encoded(self) -> Tensor:
-        """(P, 4) what the coder makes of the ground-truth boxes."""
+        """(P, 4) ground-truth boxes as the coder encodes them."""
         return self.coder.encode(self.truth_boxes, self.anchors)
 
     def quality(self, quality: Quality) -> Tensor:
@@ -205,7 +205,7 @@ class MatchedBatch:
             self._qualities[key] = values
         return self._qualities[key]
 
-    # What a quality may look at; see `detloss.qualities.Positives`.
+    # The rest of what a quality may look at; see `detloss.qualities.Positives`.
 
     @property
     def pred_boxes(self) -> Tensor:

@@ -29,7 +29,7 @@ from detloss.validation import validate_inputs, validate_matches, validate_terms
 
 @dataclass(frozen=True)
 class DetectorOutput:
-    """What a criterion says of a batch.
+    """The loss of a batch, by term, and what it was computed from.
 
     With ``reduction="image"`` every loss is (B,), and adds up to the 0-d one.
 
@@ -66,13 +66,12 @@ class DetectorOutput:
 class DetectorLoss(nn.Module):
     """The loss of a one-stage detector, put together from parts.
 
-    For each image the matcher says which anchors are assigned to which ground truth and the sampler
-    which of them count. Then each term sums the loss of its rows, divides the sum by what its
-    normalizer says and multiplies it by its weight.
+    For each image the matcher assigns anchors to ground truths, and the sampler chooses the anchors
+    that count. Each term then sums the losses of its rows, divides the sum by the number that its
+    normalizer counts, and multiplies the quotient by its weight.
 
-    Nothing depends on ``train()`` or ``eval()`` but a normalizer with a memory, or one that asks
-    other ranks. Every prediction that a term reads gets a gradient in every call, zero where no
-    image has an object.
+    ``train()`` and ``eval()`` change only a normalizer that has a memory or asks other ranks. Every
+    prediction that a term reads gets a gradient in every call: zero where no image has an object.
 
     Args:
         matcher: Which anchor is assigned to which ground truth.
@@ -80,8 +79,8 @@ class DetectorLoss(nn.Module):
             the same key, or a term has a name, "box/giou".
         coder: What "box_regression" means; `DeltaCoder` by default.
         sampler: Which matched anchors count; all by default.
-        normalizer: What the sums of terms without one of their own are divided by; the positives
-            of the batch by default.
+        normalizer: What divides the sum of a term that has no normalizer of its own; by default
+            the number of positives of the batch.
         validate: Debug validation: look at the values of predictions, targets and losses in every
             call, name the first bad one, and warn of objects to which no anchor is assigned. Off by
             default, since it is a host sync; the environment variable ``DETLOSS_VALIDATE=1``
@@ -176,11 +175,11 @@ class DetectorLoss(nn.Module):
                 this image, the others get no gradient (not for a softmax).
             anchors: (A, 4), or a list of B such. A point is the square of its stride's side.
             level_sizes: Anchors of each pyramid level, where a part needs it.
-            normalizer: Divides every sum instead of what the normalizer says, such as the
-                positives of all the micro-batches of a step: a number, (B,) numbers, one an image,
-                or a mapping from the names of terms, such as the divisors of an output.
-            matches: Which anchor is assigned to what in each image, such as those of `match`; by
-                default the matcher says. Matches that are not sampled yet are.
+            normalizer: Divisor of every term for this call, in place of its normalizer's. A number,
+                such as the positives of all micro-batches of a step; (B,) numbers, one an image;
+                or a mapping from the names of terms to such, as `DetectorOutput.divisors` is.
+            matches: The matches of each image, such as those of `match`, in place of the
+                matcher's. Those with ``sampled=False`` are sampled.
             reduction: "sum", or "image" for losses (B,) that add up to those of the batch.
 
         Returns:
@@ -279,7 +278,7 @@ class DetectorLoss(nn.Module):
         level_sizes: Sequence[int] | None,
         needed: Sequence[str],
     ) -> Inputs:
-        """The batch, checked; no prediction is where `needed` is empty."""
+        """The checked batch. Without `needed` predictions their shapes are not checked."""
 
         def check(given: Mapping[str, Tensor]) -> None:
             for term in self.terms.values() if needed else ():

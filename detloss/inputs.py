@@ -18,7 +18,7 @@ PROBABILITIES, LOGITS = "class_probabilities", "class_logits"
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch of B images with A anchors each; shapes and types are checked, values are not.
+    """A batch of B images with A anchors each. Its shapes and types are checked, not its values.
 
     Attributes:
         predictions: Name -> (B, A) or (B, A, K); "class_logits" are there where the

@@ -378,7 +378,7 @@ def test_what_ground_truths_and_target_scores_count():
 @pytest.mark.parametrize(
     "classification", [n for n in TRAINABLE if not CLASSIFICATION[n].background_columns]
 )
-def test_classes_that_nobody_labelled_get_no_gradient(classification):
+def test_classes_that_are_not_labelled_get_no_gradient(classification):
     """R51; the others get theirs as if the class were not there."""
     predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 2])
     targets[0]["class_mask"] = torch.tensor([True, False, True])
@@ -393,7 +393,7 @@ def test_classes_that_nobody_labelled_get_no_gradient(classification):
     assert_close(gradient[1], everything[1])
 
 
-def test_classes_that_nobody_labelled_do_not_decide_what_is_mined():
+def test_classes_that_are_not_labelled_do_not_decide_what_is_mined():
     predictions, targets = random_predictions(1, len(ANCHORS)), random_targets([2])
     targets[0]["class_mask"] = torch.tensor([True, False, True])
     criterion = build(sampler={"type": "hard_negative", "ratio": 1.0})

@@ -78,7 +78,7 @@ class Normalizer(Part):
     per: Per = "batch"
     sync: bool = False
     of_term: ClassVar[bool] = False
-    """Whether terms of one batch may have different counts."""
+    """Whether the count depends on the term, so that terms of a batch cannot share it."""
     needs_factors: ClassVar[bool] = False
     """Whether the rows of the term must have factors."""
     needs_number: ClassVar[bool] = False
@@ -181,7 +181,8 @@ class CountNormalizer(Normalizer):
         else:
             count = total[:-1] / ranks
             share = 1.0 if self.floor_after_ranks else 1 / ranks
-        # an image's own count is not shared among the ranks; the others are, and so are the images
+        # Gradients are averaged over the ranks. A count over all ranks is divided by their number
+        # (above); the count of one image is this rank's alone and is not.
         added = images if self.per == "image" and not self.floor_after_ranks else images / ranks
         if self.plus:
             count = count + (added if self.plus == "images" else share)

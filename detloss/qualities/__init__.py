@@ -1,4 +1,4 @@
-"""Qualities: how good a positive's answer is, in [0, 1]: a soft label, or the weight of a row."""
+"""Qualities: how good a positive is, in [0, 1]: its soft label, or the weight of its row."""
 
 from detloss.qualities.base import Positives, Quality
 from detloss.qualities.centerness import CenternessQuality

@@ -28,7 +28,7 @@ class Positives(Protocol):
 
     @property
     def probabilities(self) -> Tensor:
-        """(P, C) predicted probability of each class, a yes-or-no question of its own."""
+        """(P, C) predicted probability of each class, the sigmoid of its logit."""
 
     @property
     def score(self) -> Tensor:
@@ -36,7 +36,7 @@ class Positives(Protocol):
 
 
 class Quality(Part):
-    """How good the answer of each positive is, in [0, 1]; a constant for the gradient.
+    """How good each positive is, in [0, 1]; a constant for the gradient.
 
     `needs` names what must be there: "box_regression" and "class_logits" among the predictions,
     "score" from the matcher.

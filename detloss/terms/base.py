@@ -46,7 +46,7 @@ class Term(Part):
     losses: ClassVar[Registry]
     """Where its losses are registered."""
     takes: ClassVar[type[Loss]]
-    """What its losses are."""
+    """The base class of its losses."""
     default_reads: ClassVar[str]
     default_over: ClassVar[Over]
     label: Quality | None
@@ -106,14 +106,14 @@ class Term(Part):
         return self.weigh_by is not None
 
     def class_weights(self, batch: MatchedBatch) -> Tensor | None:
-        """(B, A) or (P,) weights of the rows' classes that the loss multiplies in; None for ones.
+        """(B, A) or (P,) the class weight by which the loss multiplies each row; None for all 1.
 
-        They are factors of a row where its classes share one loss.
+        Only the classes of a softmax share one loss a row; elsewhere a row has no single weight.
         """
         return None
 
     def config(self) -> dict[str, Any]:
-        """The options of the loss, the weight, and what of the term is not as by default."""
+        """The options of the loss, the weight, and the term's options that are not the default."""
         resolved = self.loss.config()
         del resolved["reduction"]  # the normalizer decides it
         resolved["weight"] = self.weight
@@ -125,7 +125,7 @@ class Term(Part):
         return resolved
 
     def default_options(self) -> dict[str, Any]:
-        """What a config may leave out beside the loss's options, and what it then is."""
+        """The term's own options and their defaults."""
         return {
             "over": self.default_over,
             "weigh_by": None,

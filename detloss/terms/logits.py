@@ -1,4 +1,4 @@
-"""What the terms of logits share: each anchor's class, or its answer to one question."""
+"""What the terms of logits share: those of classes, and those of one logit an anchor."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from detloss.terms.rows import Rows
 
 
 class LogitTerm(Term):
-    """A classification loss of a row of logits an anchor.
+    """A classification loss of a row of logits (C,) for each anchor.
 
     Args:
         loss: A classification loss with a gradient.

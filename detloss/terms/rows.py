@@ -127,14 +127,16 @@ class Rows:
         return factors
 
     def weights(self, divisor: Tensor) -> Tensor:
-        """What each row is multiplied by, divisor included, (B, A) or (P,); 0 of no positive.
+        """(B, A) or (P,) the factor of each row, divided by the divisor.
+
+        It is 0 in a row (P,) that is no positive, see `MatchedBatch`.
 
         Args:
             divisor: () of the batch, (B,) of each image, or (L,) of each pyramid level.
         """
         batch, divisor = self.batch, divisor.to(self.dtype)
         with torch.no_grad():
-            # a count of 0, or too small to divide by, without a floor: the term is 0
+            # without a floor a count may be 0, or too small to divide by: then the term is 0
             countable = divisor >= torch.finfo(divisor.dtype).tiny
             scale = torch.where(countable, divisor.reciprocal(), 0)
             scale = self._of_anchors(scale)
@@ -148,7 +150,7 @@ class Rows:
         return weights
 
     def _of_anchors(self, scale: Tensor) -> Tensor:
-        """(B, A) from () of the batch, (B,) of the images or (L,) of the levels."""
+        """(B, A) the value of each anchor, from `scale`: (), (B,) of images or (L,) of levels."""
         if scale.ndim and self.divides_levels:
             scale = self._of_levels(scale)
         elif scale.ndim:

@@ -52,7 +52,7 @@ def test_over_positives_background_is_not_learned():
 
 
 @pytest.mark.parametrize("over", ["all", "positives"])
-def test_classes_that_nobody_labelled_learn_nothing(over):
+def test_classes_that_are_not_labelled_learn_nothing(over):
     logits = torch.zeros(1, 2, 3, requires_grad=True)
     target = TARGET | {"class_mask": torch.tensor([False, True, True])}
     options = {"type": "sigmoid_cross_entropy", "over": over}
