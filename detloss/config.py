@@ -21,7 +21,7 @@ from detloss.registry import (
     option_mistakes,
     options_of,
 )
-from detloss.shipped import config_path
+from detloss.shipped import config_path, shipped_configs
 from detloss.terms import Term
 
 PARTS = ("matcher", "coder", "sampler", "normalizer")
@@ -61,6 +61,14 @@ def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected text in UTF-8, got {error}") from None
+    except FileNotFoundError:
+        name = Path(path).stem
+        cure = (
+            f"; detloss comes with a config of that name, {name!r}"
+            if name in shipped_configs()
+            else ""
+        )
+        raise FileNotFoundError(f"{path}: there is no such file{cure}") from None
     except (IsADirectoryError, PermissionError) as error:
         raise ConfigError(f"{path}: expected a YAML file, got {error.strerror}") from None
     try:

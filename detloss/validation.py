@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detloss.inputs import TARGET_KEYS, Inputs
 from detloss.matchers import Matches
+from detloss.registry import plain_value
 
 # A box reaches as far as its largest coordinate, by magnitude. Fractions may leave the image, wide
 # anchors at its edge most of all, and no image that is trained on is as small as 20 pixels.
@@ -259,7 +260,8 @@ def _learned(target: Mapping[str, Tensor]) -> Tensor:
 def _fault(
     targets: Sequence[Mapping[str, Tensor]], image: int, key: str, index: int, rule: str
 ) -> str:
-    value = targets[image][key][index].tolist()
+    bad = targets[image][key][index]
+    value = plain_value(bad) if bad.ndim else bad.item()
     return f"targets[{image}][{key!r}][{index}] must {rule}, got {value}"
 
 

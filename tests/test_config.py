@@ -463,9 +463,18 @@ def test_broken_yaml_names_the_line(tmp_path):
         detloss.load_config(write(tmp_path, "box: {type: l1\n"))
 
 
-def test_a_missing_file():
-    with pytest.raises(FileNotFoundError, match="nowhere.yaml"):
-        detloss.load_config("nowhere.yaml")
+@pytest.mark.parametrize(
+    ("path", "cure"),
+    [
+        ("nowhere.yaml", ""),
+        ("nowhere/retinanet.yaml", "; detloss comes with a config of that name, 'retinanet'"),
+        (Path("retinanet"), "; detloss comes with a config of that name, 'retinanet'"),
+    ],
+)
+def test_a_missing_file(path, cure):
+    with pytest.raises(FileNotFoundError) as error:
+        detloss.load_config(path)
+    assert str(error.value) == f"{path}: there is no such file{cure}"
 
 
 def test_build_part_names_the_nearest_section():

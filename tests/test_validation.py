@@ -65,8 +65,8 @@ def test_good_input_passes(counts, dtype):
         (
             "boxes",
             1,
-            torch.tensor([5.0, 0, 4, 1]),
-            "targets[1]['boxes'][1] must have x2 >= x1 and y2 >= y1, got [5.0, 0.0, 4.0, 1.0]",
+            torch.tensor([5.1, 0, 4, 1]),
+            "targets[1]['boxes'][1] must have x2 >= x1 and y2 >= y1, got [5.1, 0.0, 4.0, 1.0]",
         ),
         ("weights", 2, -1.5, "targets[1]['weights'][2] must be finite and at least 0, got -1.5"),
         ("weights", 0, NAN, "targets[1]['weights'][0] must be finite and at least 0, got nan"),
