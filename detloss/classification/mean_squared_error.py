@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss
+from detloss.kernels.elementary import label_minus_sigmoid
 from detloss.registry import CLASSIFICATION, Fraction, PerClass
 
 
@@ -66,7 +67,8 @@ def mean_squared_error(
         target,
         quality=quality,
         with_derivative=_with_derivative,
-        soft=_squared_error,
+        of_label=_of_label,
+        dense=_squared_error,
         label_smoothing=label_smoothing,
         class_weight=class_weight,
         weight=weight,
@@ -87,8 +89,14 @@ def _with_derivative(z: Tensor, derivative: Tensor | None) -> Tensor:
     return loss
 
 
-def _squared_error(x: Tensor, share: Tensor) -> Tensor:
-    return (x.sigmoid() - share).square()
+def _squared_error(x: Tensor, label: Tensor) -> Tensor:
+    return (x.sigmoid() - label).square()
+
+
+def _of_label(x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """``(y - p)^2`` and its gradient ``-2 (y - p) p (1 - p)``."""
+    distance, by_sigmoid = label_minus_sigmoid(x, label)
+    return distance.square(), -2 * distance * by_sigmoid
 
 
 @CLASSIFICATION.register("mean_squared_error")

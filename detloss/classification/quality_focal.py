@@ -8,8 +8,14 @@ import torch
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, softplus
-from detloss.kernels.elementary import LARGE, modulated_softplus, modulated_softplus_with_derivative
+from detloss.kernels import Reduction, binary_loss
+from detloss.kernels.elementary import (
+    LARGE,
+    cross_entropy,
+    label_minus_sigmoid,
+    modulated_softplus,
+    modulated_softplus_with_derivative,
+)
 from detloss.registry import CLASSIFICATION, NonNegative, PerClass
 
 
@@ -38,7 +44,8 @@ def quality_focal_loss(
         quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
             of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
             without a class.
-        beta: How fast an answer near its label fades, >= 0; at 0 it is the cross-entropy.
+        beta: How much less an example counts the nearer its answer is to its label, >= 0; at 0 it
+            is the cross-entropy.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
         weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
@@ -76,7 +83,7 @@ def quality_focal_loss(
         target,
         quality=quality,
         with_derivative=partial(modulated_softplus_with_derivative, gamma=beta),
-        soft=partial(_quality_focal, beta=beta),
+        of_label=partial(_of_label, beta=beta),
         class_weight=class_weight,
         weight=weight,
         ignore_index=ignore_index,
@@ -84,15 +91,20 @@ def quality_focal_loss(
     )
 
 
-def _quality_focal(x: Tensor, label: Tensor, beta: float) -> Tensor:
-    """The loss of any label.
+def _of_label(x: Tensor, label: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """``|d|^beta H`` and its gradient ``-|d|^beta d - beta |d|^(beta - 1) sign(d) p (1 - p) H``.
 
-    Beyond LARGE p is 0 or 1, and does not move. The floor keeps the gradient of the power finite
-    where the label is met.
+    d is ``y - p`` and H the cross-entropy. The floor of ``|d|`` keeps the power's gradient finite
+    where the label is met. Beyond LARGE p does not move, however large H is.
     """
-    p = x.clamp(-LARGE, LARGE).sigmoid()
-    distance = (label - p).abs().clamp(min=torch.finfo(x.dtype).tiny)
-    return distance.pow(beta) * (softplus(x) - label * x)
+    moderate = x.clamp(-LARGE, LARGE)
+    distance, by_sigmoid = label_minus_sigmoid(moderate, label)
+    by_sigmoid = torch.where(x == moderate, by_sigmoid, 0)
+    entropy = cross_entropy(x, label)
+    size = distance.abs().clamp(min=torch.finfo(x.dtype).tiny)
+    modulation = size.pow(beta)
+    by_modulation = beta * modulation / size * distance.sign() * by_sigmoid * entropy
+    return modulation * entropy, -modulation * distance - by_modulation
 
 
 @CLASSIFICATION.register("quality_focal")

@@ -1,4 +1,4 @@
-"""Varifocal loss: positives count as much as their box is good, negatives fade."""
+"""Varifocal loss: positives count as much as their box is good, negatives by focal loss."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, softplus
+from detloss.kernels import Reduction, binary_loss, is_index_target, softplus
 from detloss.kernels.elementary import (
+    cross_entropy,
+    label_minus_sigmoid,
     modulated_softplus,
     modulated_softplus_with_derivative,
     sigmoid_power_,
@@ -46,7 +48,8 @@ def varifocal_loss(
             without a class.
         alpha: Factor of the other classes, in [0, 1]; unlike that of focal loss it leaves positives
             alone.
-        gamma: How fast a known example fades, >= 0. Here only a "no" does.
+        gamma: How much less an example counts the nearer its answer is to the truth, >= 0.
+            Here only a "no" has it.
         detach: Whether ``p^gamma`` carries no gradient. The paper's code differentiates it;
             RT-DETR, D-FINE and DEIM do not. The value is the same.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
@@ -83,6 +86,8 @@ def varifocal_loss(
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     if gamma < 0:
         raise ValueError(f"gamma must be at least 0, got {gamma}")
+    if quality is None and is_index_target(logits, target):
+        quality = logits.new_ones(()).expand(target.shape)
     negative, with_derivative = modulated_softplus, modulated_softplus_with_derivative
     if detach:
         negative, with_derivative = _detached, _detached_with_derivative
@@ -92,8 +97,8 @@ def varifocal_loss(
         target,
         quality=quality,
         with_derivative=partial(with_derivative, gamma=gamma),
-        soft=lambda x, y: torch.where(y > 0, _positive(x, y), alpha * negative(x, gamma)),
-        of_label=_positive,
+        of_label=_of_positive,
+        dense=lambda x, y: torch.where(y > 0, y * cross_entropy(x, y), alpha * negative(x, gamma)),
         no_weight=alpha,
         class_weight=class_weight,
         weight=weight,
@@ -102,8 +107,9 @@ def varifocal_loss(
     )
 
 
-def _positive(x: Tensor, quality: Tensor) -> Tensor:
-    return quality * (softplus(x) - quality * x)
+def _of_positive(x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of a label q times q, and its gradient ``q (p - q)``."""
+    return quality * cross_entropy(x, quality), -quality * label_minus_sigmoid(x, quality)[0]
 
 
 def _detached(z: Tensor, gamma: float) -> Tensor:

@@ -19,15 +19,16 @@ from detloss.kernels.reduction import Reduction, check_reduction, check_weight, 
 from detloss.kernels.targets import (
     check_label_smoothing,
     checked_quality,
+    class_indices,
     dense_target,
     is_index_target,
     per_class_values,
 )
-from detloss.tensors import sync_is_free, wide_type
+from detloss.tensors import sync_is_free
 
 Elementwise = Callable[[Tensor], Tensor]
 WithDerivative = Callable[[Tensor, Tensor | None], Tensor]
-OfLabel = Callable[[Tensor, Tensor], Tensor]
+OfLabel = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Factor = Tensor | float
 
 
@@ -38,8 +39,8 @@ def binary_loss(
     *,
     quality: Tensor | None = None,
     with_derivative: WithDerivative | None = None,
-    soft: OfLabel | None = None,
     of_label: OfLabel | None = None,
+    dense: Callable[[Tensor, Tensor], Tensor] | None = None,
     label_smoothing: float = 0.0,
     alpha: float | Sequence[float] | Tensor | None = None,
     no_weight: float = 1.0,
@@ -60,9 +61,10 @@ def binary_loss(
         with_derivative: The same with its derivative, ``(z, derivative) -> loss``, in few passes.
             It writes over `derivative` unless that is None, and may overwrite z. At z = -inf both
             are 0. Without it, autograd.
-        soft: Replaces the formula above for a dense or smoothed target, as ``soft(x, y)``.
-        of_label: The loss of a class whose label is q, as ``of_label(x, q)``; by default `soft`,
-            or the formula above with q for y.
+        of_label: Replaces the formula above for a label y: ``(x, y) -> (loss, derivative by x)``,
+            elementwise, plain and differentiable. Without a quality it is not asked for the labels
+            0 and 1, which are `negative` of x and of -x.
+        dense: Replaces the loss of `of_label` where the target is dense, as ``dense(x, y)``.
         label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         alpha: Weight of "yes" against 1 - alpha of "no": a float, (C,) values, or None for 1 and 1.
         no_weight: Factor of "no" alone, beside an alpha of None.
@@ -72,6 +74,8 @@ def binary_loss(
         reduction: "none" -> (..., C), "sum", or "mean" over the elements not ignored.
     """
     by_index = is_index_target(logits, target)
+    if by_index:
+        target = class_indices(target)
     check_reduction(reduction)
     check_label_smoothing(label_smoothing)
     if weight is not None:
@@ -79,8 +83,6 @@ def binary_loss(
     labels: tuple[Tensor, ...] = (target,)
     if quality is not None:
         labels = (target, checked_quality(logits, target, quality))
-    elif by_index and of_label is not None:
-        labels = (target, logits.new_ones((), dtype=wide_type(logits)).expand(target.shape))
 
     yes, no = _weights_of_answers(alpha, no_weight, class_weight, logits)
     scale = 1.0
@@ -88,7 +90,7 @@ def binary_loss(
     if isinstance(no, float) and isinstance(yes, float) and no > 0 and yes <= 3 * no:
         scale, yes, no = no, yes / no, 1.0
 
-    technique = _Technique(negative, with_derivative, soft, of_label, yes, no)
+    technique = _Technique(negative, with_derivative, of_label, dense, yes, no)
     count: Tensor | float = logits.numel()
     formula = _of_share(technique, label_smoothing)
     if by_index:
@@ -133,17 +135,32 @@ class _Technique(NamedTuple):
 
     negative: Elementwise
     with_derivative: WithDerivative | None
-    soft: OfLabel | None
     of_label: OfLabel | None
+    dense: Callable[[Tensor, Tensor], Tensor] | None
     yes: Factor
     no: Factor
 
     def label_loss(self, x: Tensor, q: Tensor, yes: Factor, no: Factor) -> Tensor:
-        """The loss of a class whose label is q, elementwise; plain and differentiable."""
-        of_label = self.of_label or self.soft
-        if of_label is not None:
-            return yes * of_label(x, q)
+        """The loss of logits x with labels q, elementwise; plain and differentiable."""
+        if self.of_label is not None:
+            return yes * self.of_label(x, q)[0]
         return yes * q * self.negative(-x) + no * (1 - q) * self.negative(x)
+
+    def label_loss_with_gradient(
+        self, x: Tensor, q: Tensor, yes: Factor, no: Factor
+    ) -> tuple[Tensor, Tensor]:
+        """The same with its gradient, for labels (P,) that are few: it is in the closed form."""
+        if self.of_label is not None:
+            loss, gradient = self.of_label(x, q)
+            return yes * loss, yes * gradient
+        assert self.with_derivative is not None
+        both = torch.cat([x, -x])
+        derivative = torch.empty_like(both)
+        of_no, of_yes = self.with_derivative(both, derivative).chunk(2)
+        no_derivative, yes_derivative = derivative.chunk(2)
+        for_yes, for_no = yes * q, no * (1 - q)
+        gradient = for_no * no_derivative - for_yes * yes_derivative
+        return for_yes * of_yes + for_no * of_no, gradient
 
 
 def _of_index(technique: _Technique, ignore_index: int) -> Formula:
@@ -210,22 +227,17 @@ def _of_index_and_quality(technique: _Technique, ignore_index: int) -> Formula:
         return Formula(value)
 
     def fused(z: Tensor, gradient: Tensor | None, index: Tensor, quality: Tensor) -> Tensor:
-        with torch.inference_mode(mode=False):  # a label's loss goes through autograd
-            row, place, has_label = _places_of(index, z.shape[-1], ignore_index)
-            label = quality.index_select(0, row)
-            if has_label is not None:
-                label = torch.where(has_label, label, 0)
-            labelled, labelled_gradient = _loss_of_labels(
-                technique,
-                z.view(-1).index_select(0, place),
-                label,
-                place % z.shape[-1],
-                with_gradient=gradient is not None,
-            )
+        row, place, has_label = _places_of(index, z.shape[-1], ignore_index)
+        labelled, labelled_gradient = technique.label_loss_with_gradient(
+            z.view(-1).index_select(0, place),
+            quality.index_select(0, row),
+            yes[place % z.shape[-1]] if isinstance(yes, Tensor) else yes,
+            no[place % z.shape[-1]] if isinstance(no, Tensor) else no,
+        )
         _make_sure_negatives(z, index == ignore_index)
         loss = with_derivative(z, gradient)
         for values, at_labels in ((loss, labelled), (gradient, labelled_gradient)):
-            if values is None or at_labels is None:
+            if values is None:
                 continue
             if not _is_one(no):
                 values.mul_(no)
@@ -236,23 +248,6 @@ def _of_index_and_quality(technique: _Technique, ignore_index: int) -> Formula:
         return loss
 
     return Formula(value, fused, in_place=True)
-
-
-def _loss_of_labels(
-    technique: _Technique, x: Tensor, label: Tensor, column: Tensor, *, with_gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The loss of logits (P,) with labels (P,), and its gradient, by autograd: they are few."""
-    yes, no = (
-        factor[column] if isinstance(factor, Tensor) else factor
-        for factor in (technique.yes, technique.no)
-    )
-    if not with_gradient:
-        return technique.label_loss(x, label, yes, no), None
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        loss = technique.label_loss(x, label, yes, no)
-        (gradient,) = torch.autograd.grad(loss.sum(), x)
-    return loss.detach(), gradient
 
 
 def _places_of(
@@ -306,7 +301,7 @@ def _like(x: Tensor, factor: Factor) -> Tensor:
 
 def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
     """The formula for a share of "yes" of each class (N, C), or for class indices (N,)."""
-    negative, with_derivative, soft, _, yes, no = technique
+    _, with_derivative, of_label, dense, yes, no = technique
 
     def share_of(x: Tensor, target: Tensor, quality: Tensor | None) -> Tensor:
         """The share, smoothed; of indices it is made here, so that only a block is dense."""
@@ -319,12 +314,24 @@ def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
 
     def value(x: Tensor, target: Tensor, quality: Tensor | None = None) -> Tensor:
         share = share_of(x, target, quality)
-        if soft is not None:
-            return yes * soft(x, share)
-        return yes * share * negative(-x) + no * (1 - share) * negative(x)
+        if dense is not None:
+            return yes * dense(x, share)
+        return technique.label_loss(x, share, yes, no)
 
-    if with_derivative is None or soft is not None:
+    if with_derivative is None or dense is not None:
         return Formula(value)
+
+    def of_any_label(
+        x: Tensor, gradient: Tensor | None, target: Tensor, quality: Tensor | None = None
+    ) -> Tensor:
+        assert of_label is not None
+        loss, derivative = of_label(x, share_of(x, target, quality))
+        if gradient is not None:
+            torch.mul(derivative, yes, out=gradient)
+        return loss if _is_one(yes) else loss.mul_(yes)
+
+    if of_label is not None:
+        return Formula(value, of_any_label)
 
     def fused(
         x: Tensor, gradient: Tensor | None, target: Tensor, quality: Tensor | None = None

@@ -43,6 +43,26 @@ def softplus_(z: Tensor) -> Tensor:
     return z.copy_(softplus(z))
 
 
+def cross_entropy(x: Tensor, label: Tensor) -> Tensor:
+    """``-y ln p - (1 - y) ln(1 - p)``, ``p = sigmoid(x)``, with all digits for a label in [0, 1].
+
+    ``ln(1 + exp(x)) - y x`` would lose them to the difference where both are near x.
+    """
+    above = x > 0
+    return softplus(torch.where(above, -x, x)) + torch.where(above, 1 - label, -label) * x
+
+
+def label_minus_sigmoid(x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """``y - p`` and ``p (1 - p)``, ``p = sigmoid(x)``, with all their digits.
+
+    Where p comes near 1, ``1 - p = sigmoid(-x)`` keeps its digits, and ``y - p`` is ``(1 - p) -
+    (1 - y)``.
+    """
+    above = x > 0
+    smaller = torch.where(above, -x, x).sigmoid()
+    return torch.where(above, smaller - (1 - label), label - smaller), smaller * (1 - smaller)
+
+
 def modulated_softplus(z: Tensor, gamma: float) -> Tensor:
     """``p^gamma L``, ``p = sigmoid(z)``, ``L = -ln(1 - p)``: the focal loss of a negative.
 
