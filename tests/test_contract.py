@@ -303,6 +303,16 @@ class TestEveryClassificationLoss:
         with pytest.raises(ValueError, match=r"class_weight must have shape \(4,\).*got \(2,\)"):
             loss(*example("classes"))
 
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+    def test_class_indices_are_integers_of_any_width(self, name, dtype):
+        """R49; 200 classes are more than int8 counts, and -1, the ignored, is 255 in uint8."""
+        loss = build("classification", name)
+        logits = torch.randn(4, 200, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        target = torch.tensor([0, 7, 127, 3])
+        assert_close(loss(logits, target.to(dtype)), loss(logits, target))
+        if dtype == torch.uint8 and not loss.background_columns:
+            assert_close(loss(logits, target.to(dtype) | 255), loss(logits, target | 255))
+
     def test_floating_point_indices_are_refused(self, name):
         logits, target = example("classes")
         with pytest.raises(TypeError, match="class indices in target must be integers"):
@@ -321,7 +331,7 @@ TAKES_QUALITY = [name for name in CLASSIFICATION.names() if CLASSIFICATION[name]
 LABELS = torch.tensor([0, 2, CLASSES, -1, 1, 3])
 """Classes, a background row and an ignored row."""
 QUALITY = torch.tensor([0.25, 1.0, math.nan, math.nan, 0.0, 0.75], dtype=torch.float64)
-"""Of each row; where there is no class nobody may read it."""
+"""Of each row; where there is no class it must not be read."""
 
 
 def labelled_example(dtype=torch.float64):

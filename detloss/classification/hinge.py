@@ -47,7 +47,8 @@ def hinge_loss(
         ValueError: If shapes do not fit.
 
     Note:
-        Labels are not looked at: a dense label 0 means undecided, it is not a "no".
+        Labels are not looked at: a dense label 0 means undecided, it is not a "no". A quality q is
+        the share of the label +1, as the dense label ``2 q - 1`` says it.
 
     Example:
         >>> import torch

@@ -24,7 +24,8 @@ def softmax_cross_entropy(
     """Cross-entropy of a softmax over the columns.
 
     ``L = -sum_c q_c ln p_c``, ``p = softmax(x)``, q the one-hot or given probabilities, smoothed
-    to ``(1 - e) q + e / K``. Gradient ``p - q``: softmax minus one-hot.
+    to ``(1 - e) q + e mean(q)``, whose mean is 1 / K where q sums to 1. Gradient ``p - q``:
+    softmax minus one-hot.
 
     Args:
         logits: Scores (..., K), floating point; K counts the background's column if there is one.

@@ -28,8 +28,9 @@ def softmax_focal_loss(
     """Focal loss of a softmax over the columns.
 
     ``L = -sum_c alpha_c q_c (1 - p_c)^gamma ln p_c``, ``p = softmax(x)``, q the one-hot or given
-    probabilities, smoothed to ``(1 - e) q + e / K``. For a true class t, not smoothed, the gradient
-    is ``alpha_t (1 - p_t)^gamma (1 - gamma p_t ln(p_t) / (1 - p_t)) (p - onehot)``. At gamma 0 it
+    probabilities, smoothed to ``(1 - e) q + e mean(q)``, whose mean is 1 / K where q sums to 1. For
+    a true class t, not smoothed, the gradient is
+    ``alpha_t (1 - p_t)^gamma (1 - gamma p_t ln(p_t) / (1 - p_t)) (p - onehot)``. At gamma 0 it
     is `softmax_cross_entropy`.
 
     Args:
@@ -39,7 +40,7 @@ def softmax_focal_loss(
             (..., K), one for each column.
         alpha: (K,) weights, one a column, or None. A scalar would only scale the loss, so it is
             refused; the weight of positives against negatives is `sigmoid_focal_loss`'s.
-        gamma: How fast a known example fades, >= 0.
+        gamma: How much less an example counts the nearer its answer is to the truth, >= 0.
         label_smoothing: e in [0, 1].
         class_weight: (K,) factor of each column; with class indices a mean divides by the sum of
             the factors of its rows. The factors of alpha are not in that sum.

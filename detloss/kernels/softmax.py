@@ -16,6 +16,7 @@ from detloss.kernels.formula import Formula
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
     check_label_smoothing,
+    class_indices,
     dense_target,
     is_index_target,
     per_class_values,
@@ -51,8 +52,8 @@ def softmax_loss(
         of_class: ``(ln p, 1 - p) -> (cost, gradient)`` of a class alone, elementwise: its cost, and
             d cost / d ln p; None for -1. It asks for ``1 - p``, exact where p rounds to 1, by
             calling it. Without `of_class`, autograd.
-        label_smoothing: e in [0, 1]: ``q = (1 - e) target + e / K``, or plus e times its mean for a
-            row that does not sum to 1.
+        label_smoothing: e in [0, 1]: ``q = (1 - e) target + e mean(target)``; the mean is 1 / K
+            for a row that sums to 1.
         alpha: (K,) factors, one a column.
         class_weight: (K,) factors, one a column; a mean over class indices divides by their sum,
             as PyTorch's `cross_entropy` does.
@@ -76,6 +77,7 @@ def softmax_loss(
 
     count: Tensor | float = logits.shape[:-1].numel()
     if by_index:
+        target = class_indices(target)
         counted = target != ignore_index
         target = class_columns(torch.where(counted, target, 0), classes, background_index)
         if reduction == "mean":

@@ -32,6 +32,15 @@ def is_index_target(logits: Tensor, target: Tensor) -> bool:
     return True
 
 
+def class_indices(target: Tensor) -> Tensor:
+    """Class indices as int64, whatever integers they are.
+
+    In a narrow type an `ignore_index` of -1 is also a class, 255 in uint8, and int8 cannot count
+    200 classes.
+    """
+    return target.long()
+
+
 def dense_target(logits: Tensor, target: Tensor) -> Tensor:
     """A dense target in the dtype that the loss is computed in; integers and booleans too."""
     return target.to(wide_type(logits))
