@@ -90,14 +90,21 @@ def test_sums_of_images_and_maps_of_anchors():
 
 
 def test_of_an_anchors_pairs_the_one_in_the_map_has_its_quality():
-    """Also where a pair is listed twice, and without a host sync."""
+    """Not the best one, and also where a pair is listed twice."""
     batch, _ = batch_of((3, 2))
-    matches = []
+    mapped, paired = [], []
     for match, other in zip(batch.matches, (1, 0), strict=True):
-        pairs = torch.stack([match.positive.nonzero()[:, 0], match.target_index[match.positive]], 1)
-        extra = pairs[:2].clone()
-        extra[:, 1] = other
-        matches.append(replace(match, pairs=torch.cat([extra, pairs, pairs[:1]])))
-    paired = MatchedBatch(batch.inputs, matches, batch.coder)
-    expected = batch.quality_of_anchors(IoUQuality())
-    assert torch.equal(paired.quality_of_anchors(IoUQuality()), expected)
+        # the map names a ground truth that fits worse than the other one of the anchor's pairs
+        index = torch.where(match.positive, other, 0)
+        anchors = match.positive.nonzero()[:, 0]
+        better, named = (
+            torch.stack([anchors, of[anchors]], 1) for of in (match.target_index, index)
+        )
+        mapped.append(replace(match, target_index=index))
+        paired.append(replace(mapped[-1], pairs=torch.cat([better, named, named[:1]])))
+    expected, found = (
+        MatchedBatch(batch.inputs, matches, batch.coder).quality_of_anchors(IoUQuality())
+        for matches in (mapped, paired)
+    )
+    assert torch.equal(found, expected)
+    assert (found < batch.quality_of_anchors(IoUQuality())).any()
