@@ -146,6 +146,23 @@ def ciou(a: Tensor, b: Tensor, min_size: float = 0.0) -> Tensor:
     return overlap - _centre_distance(a, b, min_size) - alpha * v
 
 
+def turning(a: Tensor, b: Tensor, min_size: float) -> Tensor:
+    """0, with a gradient that turns the inverted sides of `a` round: what a loss adds to a measure.
+
+    In a measure an inverted side has collapsed, so its second corner has no gradient, and inside
+    `b` the first one has none either: a predicted box would stay inverted for ever. The gradient
+    here is that of ``d / (d + s) / 2`` for each axis, along x ``d = max(x1 - x2, 0)`` of `a` and
+    ``s = max(width of b, min_size)``. It is at most ``1 / (2 s)``. The value is left out, so a loss
+    of an inverted box is still that of an empty one.
+    """
+    x1, y1, x2, y2 = a.unbind(-1)
+    nothing = x1.new_zeros(())
+    width, height = (at_least(side, min_size) for side in sides(b))
+    in_x, in_y = torch.maximum(x1 - x2, nothing), torch.maximum(y1 - y2, nothing)
+    inverted = (in_x / (in_x + width) + in_y / (in_y + height)) / 2
+    return inverted - inverted.detach()
+
+
 OVERLAPS: dict[str, Overlap] = {"iou": iou, "iof": iof, "giou": giou, "diou": diou, "ciou": ciou}
 
 

@@ -123,9 +123,9 @@ class BoxPairs:
 
         self._sides = sides_of_all()
         self._regular = _all_above(self._sides[2:], self.min_size)
-        self._upright: Tensor | None = None
+        self._depth: Tensor | None = None  # how far a side of the first boxes is inverted, (2, N)
         if not self._regular:  # an inverted side collapses: its last end is maximum(first, last)
-            self._upright = step(self._sides[2])
+            self._depth = -self._sides[2]
             end[2:] = torch.maximum(-begin[2:], end[2:])
             self._sides = sides_of_all()
             self._sides[2:].clamp_(min=0)
@@ -195,6 +195,7 @@ class BoxPairs:
         sides: Tensor | None = None,
         hull_sides: Tensor | None = None,
         offset: Tensor | None = None,
+        turning: bool = False,
     ) -> None:
         """Writes d loss / d first box over `out`, from d loss / d measure of each measure.
 
@@ -209,6 +210,7 @@ class BoxPairs:
             sides: d loss / d `sides`, (2, N).
             hull_sides: d loss / d `hull_sides`, (2, N).
             offset: d loss / d `offset`, (2, N).
+            turning: Whether the loss adds `detloss.boxes.overlaps.turning`.
         """
         if out is None:
             return
@@ -239,7 +241,7 @@ class BoxPairs:
         ends, sign = self._scratch
         torch.sign(self._between, out=sign)
         torch.addcmul(by_end, sign, by_sign, value=0.25, out=ends)
-        self._write_corners(out, ends, offset)
+        self._write_corners(out, ends, offset, turning)
 
     def _gradient_of_areas(self, iou: Tensor | None, union: Tensor | None) -> tuple[Tensor, Tensor]:
         """The gradients for the shared area and the union, (N,); the first area has the union's.
@@ -259,16 +261,23 @@ class BoxPairs:
             return (by_union + self._per_union).neg_(), by_union
         return torch.addcmul(-by_union, iou, self._per_union), by_union
 
-    def _write_corners(self, out: Tensor, ends: Tensor, offset: Tensor | None) -> None:
+    def _write_corners(
+        self, out: Tensor, ends: Tensor, offset: Tensor | None, turning: bool
+    ) -> None:
         """Writes the gradient of the ends (2, 2, N), overwritten, as that of the corners."""
         begin, end = ends.unbind()
         begin.neg_()
         if offset is not None:  # a centre is the mean of two corners
             ends.add_(offset, alpha=0.5)
-        if self._upright is not None:  # the last corner is maximum(first, last)
-            inverted = end * (1 - self._upright)
-            begin.add_(inverted)
-            end.sub_(inverted)
+        if self._depth is not None:
+            moved = end  # the last corner is maximum(first, last)
+            if turning:  # of d / (d + s) / 2 the derivative is s / (d + s)^2 / 2, d = first - last
+                side = self.target_sides.clamp(min=self.min_size)
+                reach = self._depth.clamp(min=0).add_(side)
+                moved = end + side.div_(reach).div_(reach).mul_(0.5)
+            moved = moved * step(self._depth)
+            begin.add_(moved)
+            end.sub_(moved)
         self._parts.write(out, ends.flatten(0, 1))
 
 

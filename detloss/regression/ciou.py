@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from detloss.boxes.overlaps import TINY, ciou, least_side
+from detloss.boxes.overlaps import TINY, ciou, least_side, turning
 from detloss.kernels import Reduction, box_loss
 from detloss.kernels.box_pairs import AspectDifference, BoxPairs, CentreDistance
 from detloss.registry import REGRESSION, Positive
@@ -51,7 +51,8 @@ def ciou_loss(
         ValueError: If the shapes differ or a last axis is not 4.
 
     Note:
-        An inverted box (x2 < x1) counts as empty: its loss is at least 1. Alpha applies at every
+        An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
+        gradient that turns it round, see `detloss.boxes.overlaps.turning`. Alpha applies at every
         IoU; the variant that gates it at IoU > 0.5 gives other numbers.
 
     Example:
@@ -73,7 +74,8 @@ def ciou_loss(
 
 
 def _ciou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    return 1 - ciou(pred, target, least_side(eps))
+    min_size = least_side(eps)
+    return 1 - ciou(pred, target, min_size) + turning(pred, target, min_size)
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
@@ -87,6 +89,7 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
         sides=aspect.by_sides.mul_(alpha),
         hull_sides=distance.by_hull_sides,
         offset=distance.by_offset,
+        turning=True,
     )
     return pairs.rows(distance.value.addcmul_(alpha, aspect.value).sub_(pairs.iou).add_(1))
 

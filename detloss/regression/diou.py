@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from detloss.boxes.overlaps import diou, least_side
+from detloss.boxes.overlaps import diou, least_side, turning
 from detloss.kernels import Reduction, box_loss
 from detloss.kernels.box_pairs import BoxPairs, CentreDistance
 from detloss.registry import REGRESSION, Positive
@@ -49,7 +49,8 @@ def diou_loss(
         ValueError: If the shapes differ or a last axis is not 4.
 
     Note:
-        An inverted box (x2 < x1) counts as empty: its loss is at least 1.
+        An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
+        gradient that turns it round, see `detloss.boxes.overlaps.turning`.
 
     Example:
         >>> import torch
@@ -70,7 +71,8 @@ def diou_loss(
 
 
 def _diou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    return 1 - diou(pred, target, least_side(eps))
+    min_size = least_side(eps)
+    return 1 - diou(pred, target, min_size) + turning(pred, target, min_size)
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
@@ -81,6 +83,7 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
         gradient,
         hull_sides=distance.by_hull_sides,
         offset=distance.by_offset,
+        turning=True,
     )
     return pairs.rows(distance.value.sub_(pairs.iou).add_(1))
 

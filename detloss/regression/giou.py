@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from detloss.boxes.overlaps import giou, least_side
+from detloss.boxes.overlaps import giou, least_side, turning
 from detloss.kernels import Reduction, box_loss
 from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Positive
@@ -50,7 +50,8 @@ def giou_loss(
         ValueError: If the shapes differ or a last axis is not 4.
 
     Note:
-        An inverted box (x2 < x1) counts as empty: its loss is at least 1.
+        An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
+        gradient that turns it round, see `detloss.boxes.overlaps.turning`.
 
     Example:
         >>> import torch
@@ -71,7 +72,8 @@ def giou_loss(
 
 
 def _giou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    return 1 - giou(pred, target, least_side(eps))
+    min_size = least_side(eps)
+    return 1 - giou(pred, target, min_size) + turning(pred, target, min_size)
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
@@ -87,7 +89,13 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
     else:  # empty is (hull_area - union) / (width * height), with floored sides
         by_hull_area = per_hull
         by_hull_sides = derivative.mul_(sides.flip(0)).mul_(empty * by_union)
-    pairs.gradient(gradient, union=by_union, hull_area=by_hull_area, hull_sides=by_hull_sides)
+    pairs.gradient(
+        gradient,
+        union=by_union,
+        hull_area=by_hull_area,
+        hull_sides=by_hull_sides,
+        turning=True,
+    )
     return pairs.rows(empty.sub_(pairs.iou).add_(1))
 
 

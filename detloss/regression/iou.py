@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from detloss.boxes.overlaps import iou, least_side
+from detloss.boxes.overlaps import iou, least_side, turning
 from detloss.kernels import Reduction, box_loss
 from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Positive
@@ -53,7 +53,8 @@ def iou_loss(
         ValueError: If the shapes differ, a last axis is not 4 or the mode is unknown.
 
     Note:
-        An inverted box (x2 < x1) counts as empty: its loss is the largest.
+        An inverted box (x2 < x1) counts as empty: its loss is the largest. It has a gradient that
+        turns it round, see `detloss.boxes.overlaps.turning`.
 
     Example:
         >>> import torch
@@ -78,10 +79,11 @@ def iou_loss(
 
 
 def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor:
-    overlap = iou(pred, target, least_side(eps))
+    min_size = least_side(eps)
+    overlap, gradient_alone = iou(pred, target, min_size), turning(pred, target, min_size)
     if mode == "log":
-        return -overlap.clamp(min=eps).log()
-    return 1 - (overlap if mode == "linear" else overlap * overlap)
+        return gradient_alone - overlap.clamp(min=eps).log()
+    return gradient_alone + 1 - (overlap if mode == "linear" else overlap * overlap)
 
 
 def _fused(
@@ -96,7 +98,7 @@ def _fused(
         loss, by_iou = 1 - pairs.iou * pairs.iou, -2 * pairs.iou
     else:
         loss, by_iou = 1 - pairs.iou, None
-    pairs.gradient(gradient, iou=by_iou)
+    pairs.gradient(gradient, iou=by_iou, turning=True)
     return pairs.rows(loss)
 
 

@@ -16,7 +16,7 @@ from torchvision.ops import (
 )
 
 from detloss.boxes import OVERLAPS, box_area, paired_overlap, pairwise_overlap
-from detloss.boxes.overlaps import area, hull_sides, intersection, sides
+from detloss.boxes.overlaps import area, hull_sides, intersection, sides, turning
 
 UNIT = [0.0, 0.0, 1.0, 1.0]
 KINDS = list(OVERLAPS)
@@ -408,3 +408,29 @@ def test_area_rejects():
         box_area(torch.zeros(2, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"boxes must have shape \(\.\.\., 4\), got \(4, 2\)"):
         box_area(torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        # target 2 wide and 4 high: s / (d + s)^2 / 2
+        pytest.param([1.0, 1, 3, 3], [0.0, 0, 0, 0], id="upright: none"),
+        pytest.param([3.0, 1, 1, 3], [1 / 16, 0, -1 / 16, 0], id="inverted by 2 in x: 2 / 16 / 2"),
+        pytest.param([1.0, 5, 3, 1], [0, 1 / 32, 0, -1 / 32], id="by 4 in y: 4 / 64 / 2"),
+        pytest.param([3.0, 5, 1, 1], [1 / 16, 1 / 32, -1 / 16, -1 / 32], id="in both"),
+        pytest.param([1.0, 1, 1, 3], [1 / 8, 0, -1 / 8, 0], id="flat: half of 2 / 4 / 2"),
+        pytest.param([21.0, 0, 1, 1], [1 / 484, 0, -1 / 484, 0], id="far: 2 / 22^2 / 2"),
+    ],
+)
+def test_turning_worked_by_hand(box, expected):
+    box = torch.tensor([box], requires_grad=True)
+    value = turning(box, torch.tensor([[0.0, 0, 2, 4]]), 1e-3)
+    value.backward()
+    assert value == 0
+    assert_close(box.grad, torch.tensor([expected]))
+
+
+def test_turning_towards_a_flat_target_is_bounded_by_the_least_side():
+    box = torch.tensor([[1e-30, 0.0, 0.0, 0.0]], requires_grad=True)
+    turning(box, torch.zeros(1, 4), 0.25).backward()
+    assert_close(box.grad, torch.tensor([[2.0, 1.0, -2.0, -1.0]]))

@@ -14,6 +14,7 @@ from detloss.boxes.overlaps import (
     intersection,
     iou,
     sides,
+    turning,
 )
 from detloss.kernels import box_pairs
 from detloss.kernels.box_pairs import AspectDifference, BoxPairs, CentreDistance, step
@@ -151,6 +152,21 @@ def test_each_argument_is_the_gradient_for_the_measure_of_its_name(name, kind):
     loss = (by_measure * measures[name]).sum() - (measures["iou"].sum() if name != "iou" else 0)
     (expected,) = torch.autograd.grad(loss, first)
     assert_close(gradient_of(pairs, **{name: by_measure.reshape(measured.shape)}), expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e4])
+@pytest.mark.parametrize("kind", ["any", "upright"])
+def test_inverted_boxes_are_turned_as_by_autograd(kind, scale):
+    first, second = (boxes * scale for boxes in tying_pairs(kind))
+    pairs = BoxPairs(first, second, MIN_SIZE * scale)
+    found = gradient_of(pairs, turning=True) - gradient_of(pairs)
+    first.requires_grad_()
+    value = turning(first, second, MIN_SIZE * scale)
+    assert (value == 0).all()
+    (expected,) = torch.autograd.grad(value.sum(), first)
+    assert_close(found, expected)
+    assert expected.any() == (kind == "any")
+    assert expected.abs().max() <= 0.5 / (MIN_SIZE * scale)
 
 
 @pytest.mark.parametrize("kind", ["any", "upright"])
