@@ -685,18 +685,18 @@ def test_a_term_belongs_to_no_criterion():
         for per in ("level", "batch")
     )
     predictions, targets = random_predictions(2, len(ANCHORS)), random_targets([3, 2])
-    output = run(of_levels, predictions, targets, level_sizes=[40, 24])
-    assert output.divisors["box"].shape == (2,)
+    output = run(of_levels, predictions, targets, level_sizes=[30, 20, 14])
+    assert output.divisors["box"].shape == (3,)
     batch = run(of_batch, predictions, targets)
     assert_close(batch.total, run(build(), predictions, targets).terms["box"])
-    counts = torch.stack([match.positive for match in output.matches]).split([40, 24], 1)
+    counts = torch.stack([match.positive for match in output.matches]).split([30, 20, 14], 1)
     assert output.divisors["box"].tolist() == [max(int(count.sum()), 1) for count in counts]
 
 
 def test_another_normalizer_is_used_from_the_next_call_on():
     criterion, predictions = build(), random_predictions(2, len(ANCHORS))
     criterion.normalizer = PositivesNormalizer(per="level")
-    output = run(criterion, predictions, random_targets([3, 2]), level_sizes=[40, 24])
+    output = run(criterion, predictions, random_targets([3, 2]), level_sizes=[30, 20, 14])
     fresh = build(normalizer={"type": "positives", "per": "level"})
-    expected = run(fresh, predictions, random_targets([3, 2]), level_sizes=[40, 24])
+    expected = run(fresh, predictions, random_targets([3, 2]), level_sizes=[30, 20, 14])
     assert torch.equal(output.total, expected.total)
