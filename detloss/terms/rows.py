@@ -1,9 +1,7 @@
 """The rows of one term in a matched batch: what weighs them, and what a normalizer may count."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,8 +10,31 @@ from detloss.batch import MatchedBatch, computed_once
 from detloss.qualities import Quality
 from detloss.tensors import wide_type
 
-if TYPE_CHECKING:
-    from detloss.terms.base import Term
+
+class Weighing(Protocol):
+    """What the rows of a term are computed from; see `detloss.terms.Term`, which has it."""
+
+    @property
+    def reads(self) -> str:
+        """Name of its prediction."""
+
+    @property
+    def over(self) -> str:
+        """The anchors that it runs over."""
+
+    @property
+    def weigh_by(self) -> Quality | None:
+        """A quality that multiplies each row."""
+
+    @property
+    def level_weights(self) -> Sequence[float] | None:
+        """Factor of each pyramid level."""
+
+    def columns(self, predictions: Mapping[str, Tensor]) -> int:
+        """Values in a row of its prediction."""
+
+    def class_weights(self, batch: MatchedBatch) -> Tensor | None:
+        """Weights of the rows' classes that the loss multiplies in."""
 
 
 class Rows:
@@ -30,7 +51,7 @@ class Rows:
 
     def __init__(
         self,
-        term: Term,
+        term: Weighing,
         batch: MatchedBatch,
         label: Quality | None,
         *,
