@@ -46,9 +46,12 @@ def wide_type(values: Tensor) -> torch.dtype:
 def sync_is_free(tensor: Tensor) -> bool:
     """Whether a value of `tensor` can be read without a host sync: in eager mode on a CPU.
 
+    Under a `torch.func` transform it cannot be read at all.
     There a value may decide what is computed. Elsewhere the same result is computed without it.
     """
-    return tensor.is_cpu and not torch.compiler.is_compiling() and not _NO_HOST_SYNC.get()
+    if not tensor.is_cpu or torch.compiler.is_compiling() or _NO_HOST_SYNC.get():
+        return False
+    return not torch._C._are_functorch_transforms_active()
 
 
 @contextmanager

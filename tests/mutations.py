@@ -47,6 +47,14 @@ R27 areas: an inverted box is not empty
 - torch.maximum(x1, x2), torch.maximum(y1, y2)
 + x2, y2
 
+R27 inverted boxes: what turns them is in the value
+- return inverted - inverted.detach()
++ return inverted
+
+R27 inverted boxes: nothing turns them
+- return inverted - inverted.detach()
++ return inverted.detach() - inverted.detach()
+
 R26 areas: inclusive pixels, a side is one longer
 - return x2 - x1, y2 - y1
 + return x2 - x1 + 1, y2 - y1 + 1
@@ -100,6 +108,10 @@ R25 checking: boxes that say that they are in another format pass
 kernels/box_pairs.py
     kernels/test_box_pairs.py regression/test_golden.py
     regression/test_finite.py::test_every_kind_of_box_against_every_kind
+
+R27 closed form: an inverted box is turned the wrong way
+- moved = end + side.div_(reach).div_(reach).mul_(0.5)
++ moved = end - side.div_(reach).div_(reach).mul_(0.5)
 
 R14 closed form: IoU over the sum of the areas
 - area.add_(target_area).sub_(shared)
@@ -261,8 +273,8 @@ tensors.py
     kernels/test_device.py
 
 R41 an accelerator is asked for values
-- return tensor.is_cpu and not
-+ return not
+- if not tensor.is_cpu or torch.compiler.is_compiling() or _NO_HOST_SYNC.get():
++ if torch.compiler.is_compiling() or _NO_HOST_SYNC.get():
 
 kernels/blocks.py
     test_contract.py kernels/test_dispatch.py
@@ -674,12 +686,27 @@ normalizers/moving_average.py
     normalizers/test_moving_average.py
 
 R18 normalizer: the moving average is not saved
-- self.register_buffer("average", torch.tensor(float(initial), dtype=torch.float32))
-+ self.average = torch.tensor(float(initial), dtype=torch.float32)
+- self.keep_buffer("average", initial, persistent=True)
++ self.keep_buffer("average", initial, persistent=False)
 
 R50 normalizer: validation moves the average
 - if self.training:
 + if True:
+
+R18 normalizer: the average that is divided by changes with the next step
+- return self.average.clone()
++ return self.average
+
+buffers.py
+    test_buffers.py
+
+R45 a kept buffer takes the type of the model
+- if new.dtype != old.dtype:
++ if False:
+
+R45 a kept buffer is whatever memory held after to_empty
+- if new is not old and not new.is_meta:
++ if False:
 
 normalizers/ground_truths.py
     normalizers/test_ground_truths.py
@@ -943,8 +970,8 @@ classification/base.py
     classification/test_base.py
 
 R45 class weights do not follow their module
-- self.register_buffer(name, values, persistent=False)
-+ setattr(self, name, values)
+- self.keep_buffer(name, values, persistent=False)
++ setattr(self, name, torch.as_tensor(values))
 
 kernels/elementary.py
     kernels/test_elementary.py classification/test_sigmoid_cross_entropy.py

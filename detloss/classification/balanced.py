@@ -50,8 +50,8 @@ def balanced_cross_entropy(
         ValueError: If shapes do not fit, or a scalar alpha or label_smoothing is outside [0, 1].
 
     Note:
-        Class indices are not looked at, since that would stall a GPU: any outside 0..C-1 counts
-        as background. Debug validation of a criterion names such labels.
+        On a CPU a class index outside 0..C that is not `ignore_index` is an error. Compiled or on a
+        GPU, which to look at it would stall, it counts as background.
 
     Example:
         >>> import torch
@@ -108,4 +108,4 @@ class BalancedCrossEntropy(ClassificationLoss):
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
         self.label_smoothing = label_smoothing
-        self.keep_per_class("alpha", alpha)
+        self.keep_per_class("alpha", alpha, highest=1)

@@ -1,17 +1,20 @@
 """What every classification loss module is."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from detloss.buffers import KeptBuffers
 from detloss.kernels import Loss, Reduction
+from detloss.kernels.targets import check_range
 from detloss.registry import PerClass
 
 
-class ClassificationLoss(Loss):
+class ClassificationLoss(Loss, KeptBuffers):
     """A loss of logits (..., C) against class indices (...,) or a dense target (..., C).
 
     `background_columns` says how many columns of the logits stand for "no object": 0 for the
@@ -80,6 +83,7 @@ class ClassificationLoss(Loss):
         reduction: Reduction,
     ) -> Tensor:
         """Calls the loss function with the hyperparameters of this module."""
+        self.check_filled(pred)
         if quality is None:
             return super().compute(pred, target, weight=weight, reduction=reduction)
         if not self.takes_quality:
@@ -90,17 +94,21 @@ class ClassificationLoss(Loss):
             pred, target, **self.options(), quality=quality, weight=weight, reduction=reduction
         )
 
-    def keep_per_class(self, name: str, values: float | PerClass | None) -> None:
+    def keep_per_class(
+        self, name: str, values: float | PerClass | None, *, highest: float = math.inf
+    ) -> None:
         """Keeps (C,) `values` as the buffer `name`, a scalar or None as a plain attribute.
 
         Raises:
-            ValueError: If `values` is not one-dimensional.
+            ValueError: If `values` is not one-dimensional, or one is outside
+                [0, highest] or not finite.
         """
         if not isinstance(values, Sequence | Tensor):
             setattr(self, name, values)
             return
-        values = torch.as_tensor(values, dtype=torch.get_default_dtype()).clone()
-        if values.ndim != 1:
-            raise ValueError(f"{name} must have shape (C,), got {tuple(values.shape)}")
+        shape = torch.as_tensor(values).shape
+        if len(shape) != 1:
+            raise ValueError(f"{name} must have shape (C,), got {tuple(shape)}")
+        check_range(name, values, highest)
         # not in the state_dict: a setting from the config, which a checkpoint must not overrule
-        self.register_buffer(name, values, persistent=False)
+        self.keep_buffer(name, values, persistent=False)

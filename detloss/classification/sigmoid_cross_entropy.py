@@ -48,8 +48,8 @@ def sigmoid_cross_entropy(
         ValueError: If shapes do not fit or label_smoothing is outside [0, 1].
 
     Note:
-        Class indices are not looked at, since that would stall a GPU: any outside 0..C-1 counts
-        as background. Debug validation of a criterion names such labels.
+        On a CPU a class index outside 0..C that is not `ignore_index` is an error. Compiled or on a
+        GPU, which to look at it would stall, it counts as background.
 
     Example:
         >>> import torch

@@ -64,8 +64,8 @@ def sigmoid_focal_loss(
             outside [0, 1].
 
     Note:
-        Class indices are not looked at, since that would stall a GPU: any outside 0..C-1 counts
-        as background. Debug validation of a criterion names such labels.
+        On a CPU a class index outside 0..C that is not `ignore_index` is an error. Compiled or on a
+        GPU, which to look at it would stall, it counts as background.
 
     Example:
         At logit 0, ``q^gamma l = 0.25 ln 2``: a quarter of it for the positive, three for the rest.
@@ -156,5 +156,5 @@ class SigmoidFocalLoss(ClassificationLoss):
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
         self.label_smoothing = label_smoothing
-        self.keep_per_class("alpha", alpha)
+        self.keep_per_class("alpha", alpha, highest=1)
         self.gamma = gamma

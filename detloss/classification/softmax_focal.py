@@ -61,8 +61,8 @@ def softmax_focal_loss(
         ValueError: If shapes do not fit or an option is out of range.
 
     Note:
-        Class indices are not looked at, since that would stall a GPU: one outside 0..K-1 is an
-        indexing error. Debug validation of a criterion names such labels.
+        On a CPU a class index outside 0..K-1 that is not `ignore_index` is an error. Compiled or on
+        a GPU, which to look at it would stall, it is an indexing error.
 
     Example:
         ``p = 1/4`` each: ``(3/4)^2 ln 4``.

@@ -54,8 +54,8 @@ def binary_loss(
     Args:
         negative: The loss of a negative with logit z, elementwise, plain and differentiable.
         logits: (..., C).
-        target: Class indices (...,): 0..C-1 says yes to that class, C (or any other index) to
-            none, `ignore_index` ignores the row. Or the share y of "yes", (..., C) in [0, 1].
+        target: Class indices (...,): 0..C-1 says yes to that class, C to none, `ignore_index`
+            ignores the row. Or the share y of "yes", (..., C) in [0, 1].
         quality: (...,) beside class indices: the label that the row's class gets instead of 1. It
             is not read where the row has no class.
         with_derivative: The same with its derivative, ``(z, derivative) -> loss``, in few passes.
@@ -74,12 +74,12 @@ def binary_loss(
         reduction: "none" -> (..., C), "sum", or "mean" over the elements not ignored.
     """
     by_index = is_index_target(logits, target)
-    if by_index:
-        target = class_indices(target)
     check_reduction(reduction)
     check_label_smoothing(label_smoothing)
     if weight is not None:
         check_weight(weight, logits.shape, elementwise=True)
+    if by_index:
+        target = class_indices(target, logits.shape[-1], ignore_index, weight)
     labels: tuple[Tensor, ...] = (target,)
     if quality is not None:
         labels = (target, checked_quality(logits, target, quality))
@@ -122,7 +122,7 @@ def _weights_of_answers(
             raise ValueError(f"alpha must be in [0, 1], got {alpha}")
         yes, no = float(alpha), 1.0 - alpha
     elif alpha is not None:
-        yes = per_class_values("alpha", alpha, logits)
+        yes = per_class_values("alpha", alpha, logits, highest=1)
         no = 1 - yes
     if class_weight is not None:
         factor = per_class_values("class_weight", class_weight, logits)

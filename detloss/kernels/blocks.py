@@ -212,7 +212,5 @@ def _compute_block(
             if upstream is not None:
                 wide.mul_(upstream[:, None] if upstream.ndim == 1 else upstream)
             if wide is not gradient:
-                gradient.copy_(
-                    wide
-                )  # beyond float16 it is infinite, so that a loss scale is halved
+                gradient.copy_(wide)  # infinite beyond float16, so that a loss scale is halved
         return loss if weights is None else weights.weigh(loss, call.sum_over)

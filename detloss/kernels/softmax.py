@@ -77,7 +77,7 @@ def softmax_loss(
 
     count: Tensor | float = logits.shape[:-1].numel()
     if by_index:
-        target = class_indices(target)
+        target = class_indices(target, classes - 1, ignore_index, weight)
         counted = target != ignore_index
         target = class_columns(torch.where(counted, target, 0), classes, background_index)
         if reduction == "mean":

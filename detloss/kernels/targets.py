@@ -1,11 +1,12 @@
 """Classification targets: class indices or a dense tensor, checked and told apart by shape."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from detloss.tensors import check_floating, wide_type
+from detloss.tensors import check_floating, sync_is_free, wide_type
 
 
 def is_index_target(logits: Tensor, target: Tensor) -> bool:
@@ -32,13 +33,38 @@ def is_index_target(logits: Tensor, target: Tensor) -> bool:
     return True
 
 
-def class_indices(target: Tensor) -> Tensor:
-    """Class indices as int64, whatever integers they are.
+def class_indices(target: Tensor, last: int, ignore_index: int, weight: Tensor | None) -> Tensor:
+    """Class indices as int64, whatever integers they are, looked at where that is free.
 
     In a narrow type an `ignore_index` of -1 is also a class, 255 in uint8, and int8 cannot count
     200 classes.
+
+    Args:
+        target: Class indices (...,).
+        last: The largest one that means something.
+        ignore_index: The one of rows to leave out.
+        weight: (...,) or (..., C); where it is 0, a row may hold anything.
+
+    Raises:
+        ValueError: If a class index is neither in 0..last nor `ignore_index`. It is not looked for
+            on an accelerator, and when compiled.
     """
-    return target.long()
+    target = target.long()
+    if not sync_is_free(target) or target.numel() == 0:
+        return target
+    least, largest = (value.item() for value in target.aminmax())
+    if largest <= last and (least >= 0 or least == ignore_index == -1):
+        return target
+    bad = ((target < 0) | (target > last)) & (target != ignore_index)
+    if weight is not None:
+        silent = weight == 0 if weight.ndim == target.ndim else (weight == 0).all(-1)
+        target, bad = target.masked_fill(bad & silent, 0), bad & ~silent
+    if bad.any():
+        raise ValueError(
+            f"class indices in target must be in 0..{last}, or ignore_index, {ignore_index}, for "
+            f"rows to leave out, got {target[bad][0].item()}"
+        )
+    return target
 
 
 def dense_target(logits: Tensor, target: Tensor) -> Tensor:
@@ -67,8 +93,15 @@ def checked_quality(logits: Tensor, target: Tensor, quality: Tensor) -> Tensor:
     return quality.detach().to(wide_type(logits))
 
 
-def per_class_values(name: str, values: Sequence[float] | Tensor, logits: Tensor) -> Tensor:
-    """`values` as a (C,) constant beside `logits`; raises ValueError on any other length."""
+def per_class_values(
+    name: str, values: Sequence[float] | Tensor, logits: Tensor, *, highest: float = math.inf
+) -> Tensor:
+    """`values` as a (C,) constant beside `logits`.
+
+    Raises:
+        ValueError: If there are more or fewer, or one is outside [0, highest]; see `check_range`.
+    """
+    check_range(name, values, highest)
     values = torch.as_tensor(values, dtype=wide_type(logits), device=logits.device).detach()
     classes = logits.shape[-1]
     if values.shape != (classes,):
@@ -76,6 +109,24 @@ def per_class_values(name: str, values: Sequence[float] | Tensor, logits: Tensor
             f"{name} must have shape ({classes},), one value per class, got {tuple(values.shape)}"
         )
     return values
+
+
+def check_range(name: str, values: Sequence[float] | Tensor, highest: float) -> None:
+    """Raises ValueError unless all values are finite and in [0, highest].
+
+    A tensor is looked at where that is free, see `sync_is_free`.
+    """
+    if isinstance(values, Tensor):
+        if values.numel() == 0 or not sync_is_free(values):
+            return
+        least, largest = (value.item() for value in values.aminmax())
+        if least >= 0 and largest <= highest and largest < math.inf:  # not so for a nan
+            return
+        values = values.flatten().tolist()
+    for value in values:
+        if not (value >= 0 and value <= highest and value < math.inf):
+            expected = "finite and at least 0" if highest == math.inf else f"in [0, {highest:g}]"
+            raise ValueError(f"{name} must be {expected}, got {value}")
 
 
 def check_label_smoothing(label_smoothing: float) -> None:

@@ -167,7 +167,7 @@ class CountNormalizer(Normalizer):
             counted = torch.stack([level.sum() for level in levels])
         else:
             of_image = self._of_image(rows)
-            if self.per == "images" and isinstance(self.floor, int | float):
+            if self.per == "images" and isinstance(self.floor, (int, float)):
                 of_image = of_image.clamp(min=self.floor)
             counted = of_image.sum()[None]
         counted = _floating(counted)
@@ -188,7 +188,7 @@ class CountNormalizer(Normalizer):
             count = count + (added if self.plus == "images" else share)
         if self.floor == "images":
             count = torch.maximum(count, added)
-        elif isinstance(self.floor, int | float) and self.per != "images":
+        elif isinstance(self.floor, (int, float)) and self.per != "images":
             count = count.clamp(min=self.floor * share)
         if self.per == "image":
             count = count * (images / ranks)

@@ -1,23 +1,22 @@
 """The loss of a batch over a moving average of the positive anchors."""
 
-from collections.abc import Callable
-from typing import Any, Self
-
 import torch
 from torch import Tensor
 
+from detloss.buffers import KeptBuffers
 from detloss.normalizers.base import Normalizer, TermRows
 from detloss.registry import NORMALIZERS, Fraction, Positive
 
 
 @NORMALIZERS.register("moving_average")
-class MovingAverageNormalizer(Normalizer):
+class MovingAverageNormalizer(Normalizer, KeptBuffers):
     """Divides by an exponential moving average of the positive anchors of the batches.
 
     ``n <- m n + (1 - m) max(positives, 1)``, in every call in training mode; in evaluation mode n
     stays. A batch with few positives then does not count more than one with many. n is a buffer:
     saved and restored with the criterion's ``state_dict``, kept by a checkpoint that has none, and
-    in float32 whatever it is moved to.
+    in float32 whatever it is moved to. Terms that share the normalizer move it once. A call with
+    ``normalizer=`` does not move it, nor does `DetectorLoss.match`; see `move` for micro-batches.
 
     Args:
         momentum: m in [0, 1], how much of n a step keeps.
@@ -42,22 +41,32 @@ class MovingAverageNormalizer(Normalizer):
         self.momentum = momentum
         self.initial = initial
         self.sync = sync
-        self.register_buffer("average", torch.tensor(float(initial), dtype=torch.float32))
+        self.keep_buffer("average", initial, persistent=True)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What ``.to`` and the like do: n moves, but not into a type that is too coarse for it."""
-        average = self.average
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.average.dtype != average.dtype:
-            self.average = average.to(self.average.device)
-        return self
+    def move(self, positives: Tensor | float) -> Tensor:
+        """Moves n by a step with so many positives, in training mode, and returns it.
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *others: Any, **more: Any
-    ) -> None:
-        """What ``load_state_dict`` does: n stays where a checkpoint has none, being older."""
-        state_dict.setdefault(f"{prefix}average", self.average)
-        super()._load_from_state_dict(state_dict, prefix, *others, **more)
+        It is for gradient accumulation: the criterion moves n in every call in which it divides by
+        it, and a number given as ``normalizer=`` leaves it as it is. So move it once, by what
+        `DetectorLoss.match` finds in all micro-batches of a step, and give n to each.
+
+        Args:
+            positives: The positives of the step, a number or 0-d; of all ranks with `sync`, and
+                what is divided by is then n over the number of ranks.
+
+        Example:
+            >>> normalizer = MovingAverageNormalizer(momentum=0.5)
+            >>> normalizer.move(20)
+            tensor(60.)
+        """
+        self.check_filled(torch.as_tensor(positives))
+        if self.training:
+            positives = torch.as_tensor(
+                positives, dtype=self.average.dtype, device=self.average.device
+            )
+            with torch.no_grad():
+                self.average.lerp_(positives.clamp(min=1), 1 - self.momentum)
+        return self.average.clone()
 
     def local(self, rows: TermRows) -> Tensor:
         """See `Normalizer.local`."""
@@ -65,6 +74,4 @@ class MovingAverageNormalizer(Normalizer):
 
     def divisor(self, total: Tensor, rows: TermRows, ranks: int) -> Tensor:
         """See `Normalizer.divisor`."""
-        if self.training:
-            self.average.lerp_(total[0].clamp(min=1).to(self.average.dtype), 1 - self.momentum)
-        return self.average / ranks
+        return self.move(total[0]).to(total.dtype) / ranks

@@ -28,7 +28,9 @@ def test_what_has_no_gradient_says_so(name):
 def test_per_class_values_follow_the_module_but_stay_out_of_checkpoints():
     loss = SigmoidFocalLoss(alpha=[0.25, 0.5], class_weight=[1.0, 2.0])
     assert set(dict(loss.named_buffers())) == {"alpha", "class_weight"}
-    assert loss.double().alpha.dtype == torch.float64
+    on_meta = loss.bfloat16().to("meta")
+    assert on_meta.alpha.is_meta
+    assert on_meta.alpha.dtype == torch.float32
     assert loss.state_dict() == {}
 
 
