@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from detloss.coders import Coder
-from detloss.inputs import Inputs, Target
+from detloss.inputs import Inputs, Target, check_labels
 from detloss.matchers import Matcher, Matches
 from detloss.qualities import Quality
 from detloss.tensors import sync_is_free, wide_type, widen
@@ -238,12 +238,22 @@ class MatchedBatch:
         return sum(len(target["boxes"]) for target in self.inputs.targets)
 
     def _table_of_labels(self, classes: int) -> Tensor:
-        """(T + 1,) class of each ground truth; all are 0 where there are no labels."""
+        """(T + 1,) class of each ground truth; all are 0 where there are no labels.
+
+        Raises:
+            ValueError: If a label that is learned is outside 0..C-1; not looked for where that is a
+                host sync. It would be background, and its box would be trained.
+        """
         labels = [
             target["labels"].long() if "labels" in target else _like_boxes(target, torch.long, 0)
             for target in self.inputs.targets
         ]
-        return torch.cat([*labels, labels[0].new_full((1,), classes)])
+        table = torch.cat([*labels, labels[0].new_full((1,), classes)])
+        if sync_is_free(table):
+            least, largest = (value.item() for value in table.aminmax())
+            if least < 0 or largest > classes or (table[:-1] == classes).any():
+                check_labels(self.inputs.targets, classes)
+        return table
 
     @computed_once
     def _table_of_weights(self) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from detloss.parts import (
 )
 from detloss.samplers import AllSampler, Sampler
 from detloss.terms import Rows, Term
-from detloss.terms.base import TermReduction
+from detloss.terms.base import TERM_REDUCTIONS, TermReduction
 from detloss.validation import validate_inputs, validate_matches, validate_terms, validation_wanted
 
 
@@ -190,7 +190,7 @@ class DetectorLoss(nn.Module):
             ValueError: If something is missing or a shape does not fit; with `validate`, if a
                 value is bad.
         """
-        if reduction not in get_args(TermReduction):
+        if reduction not in TERM_REDUCTIONS:
             raise ValueError(f"reduction must be 'sum' or 'image', got {reduction!r}")
         inputs = self._inputs(predictions, targets, anchors, level_sizes, self._needed())
         if matches is not None:

@@ -239,6 +239,26 @@ def _check_target(image: int, target: Target, *, labels: bool) -> None:
         )
 
 
+def check_labels(targets: Sequence[Target], classes: int) -> None:
+    """Raises ValueError at the first label outside 0..C-1 that is not one of an ignore region.
+
+    It looks at values, so it is not for an accelerator.
+    """
+    for image, target in enumerate(targets):
+        if "labels" not in target:
+            continue
+        labels = target["labels"].long()
+        wrong = (labels < 0) | (labels >= classes)
+        if "ignore" in target:
+            wrong &= ~target["ignore"]
+        if wrong.any():
+            index = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"targets[{image}]['labels'][{index}] must be in 0..{classes - 1}, "
+                f"got {labels[index].item()}"
+            )
+
+
 def _check_no_near_miss(image: int, key: str) -> None:
     """Raises ValueError for a key that differs from one that is read by case, number or dashes."""
     for read in TARGET_KEYS:

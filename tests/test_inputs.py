@@ -5,7 +5,10 @@ import pytest
 import torch
 from scenes import CLASSES, build, grid_anchors, random_predictions, random_targets
 
+import detloss
 from detloss.matchers import Matches
+from detloss.registry import CLASSIFICATION
+from detloss.tensors import without_host_sync
 
 ANCHORS = grid_anchors()
 
@@ -130,3 +133,56 @@ def test_another_key_is_not_read():
     plain = call(targets=[target])
     other = target | {"area": torch.ones(2), "image_id": 7, "masks": None}
     assert torch.equal(call(targets=[other]).total, plain.total)
+
+
+LEARNABLE = [name for name in CLASSIFICATION.names() if CLASSIFICATION[name].differentiable]
+
+
+def call_with_labels(name, labels, *, over="all", sampler="all", **entries):
+    """A criterion's call on two images, the labels being those of the second."""
+    background = CLASSIFICATION[name].background_columns
+    predictions = random_predictions(2, len(ANCHORS), classes=CLASSES + background)
+    targets = random_targets([1, 3])
+    targets[1] |= {"labels": torch.tensor(labels), **entries}
+    criterion = build(
+        classification={"type": name, "over": over}, box={"type": "giou"}, sampler={"type": sampler}
+    )
+    return criterion(predictions, targets, anchors=ANCHORS)
+
+
+@pytest.mark.parametrize("sampler", ["all", "hard_negative"])
+@pytest.mark.parametrize("over", ["all", "positives"])
+@pytest.mark.parametrize("name", LEARNABLE)
+@pytest.mark.parametrize("bad", [-1, -100, CLASSES, CLASSES + 1, 255])
+def test_a_label_out_of_range_is_an_error_on_a_cpu(name, over, sampler, bad):
+    """It would be background, and its box would be trained."""
+    if (over, sampler) == ("positives", "hard_negative"):
+        pytest.skip("the sampler asks for a loss over all anchors")
+    message = rf"^targets\[1\]\['labels'\]\[1\] must be in 0\.\.{CLASSES - 1}, got {bad}$"
+    with pytest.raises(ValueError, match=message):
+        call_with_labels(name, [0, bad, 1], over=over, sampler=sampler)
+    ignore = torch.tensor([True, False, False])
+    with pytest.raises(ValueError, match=message):  # beside an ignore region, too
+        call_with_labels(name, [-1, bad, 1], over=over, sampler=sampler, ignore=ignore)
+
+
+@pytest.mark.parametrize("name", LEARNABLE)
+@pytest.mark.parametrize("label", [-1, -100, CLASSES, 255])
+def test_an_ignore_region_may_have_any_label(name, label):
+    ignore = torch.tensor([False, True, False])
+    found = call_with_labels(name, [0, label, 1], ignore=ignore)
+    expected = call_with_labels(name, [0, 2, 1], ignore=ignore)
+    assert found.total == expected.total
+
+
+def test_labels_are_not_looked_at_where_that_is_a_host_sync():
+    with without_host_sync():
+        assert call_with_labels("sigmoid_focal", [0, -100, 1]).total.isfinite()
+
+
+def test_without_classes_labels_mean_nothing():
+    criterion = detloss.build({"matcher": {"type": "max_iou"}, "box": {"type": "giou"}})
+    targets = random_targets([2])
+    targets[0]["labels"][0] = -100
+    predictions = random_predictions(1, len(ANCHORS))
+    assert criterion(predictions, targets, anchors=ANCHORS).total.isfinite()

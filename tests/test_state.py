@@ -17,6 +17,7 @@ from scenes import (
     predictions_for,
     random_targets,
 )
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 
 import detloss
@@ -91,6 +92,121 @@ def test_a_copy_has_a_memory_of_its_own(copied):
     other = copied(criterion)
     step(other, seed=1)
     assert equal_bits(step(criterion), step(alone))
+
+
+@pytest.mark.parametrize("option", ["alpha", "class_weight"])
+@pytest.mark.parametrize("move", [torch.nn.Module.half, torch.nn.Module.bfloat16])
+def test_values_of_classes_are_not_rounded_with_the_model(option, move):
+    criterion = build(classification={"type": "sigmoid_focal", option: PER_CLASS})
+    expected = step(copy.deepcopy(criterion))
+    assert equal_bits(step(move(torch.nn.Sequential(criterion))[0]), expected)
+
+
+@pytest.mark.parametrize("how", ["to_empty", "reset_parameters", "assign"])
+def test_a_criterion_may_be_built_without_memory(how):
+    """R45: as FSDP and large models are; its options and a checkpoint say all there is to know."""
+    expected = step(build())
+    with torch.device("meta"):
+        criterion = build()
+        assert criterion.config() == build().config()
+        assert "alpha=[0.1, 0.2, 0.3]" in repr(criterion)
+    if how == "assign":
+        criterion.load_state_dict(build().state_dict(), assign=True)
+    else:
+        criterion.to_empty(device="cpu")
+    if how == "reset_parameters":
+        for module in criterion.modules():
+            if any(True for _ in module.buffers(recurse=False)):
+                module.reset_parameters()
+    assert equal_bits(step(criterion), expected)
+
+
+def test_a_criterion_without_memory_says_so():
+    criterion = build()
+    criterion.terms["classification"].loss.to("meta")
+    with pytest.raises(RuntimeError, match="sigmoid_focal has no values for alpha, which is on"):
+        step(criterion)
+
+
+def test_values_of_another_number_of_classes_are_named_when_they_are_used():
+    """They are in no checkpoint: a head of other classes loads, and its criterion refuses it."""
+    criterion = build(classification={"type": "sigmoid_focal", "alpha": [0.5] * (CLASSES + 2)})
+    criterion.load_state_dict(build().state_dict(), strict=True)
+    message = rf"alpha must have shape \({CLASSES},\), one value per class, got \({CLASSES + 2},\)"
+    with pytest.raises(ValueError, match=message):
+        step(criterion)
+
+
+@pytest.mark.parametrize("use_buffers", [False, True])
+def test_an_average_of_models_has_the_criterion_too(use_buffers):
+    """As torch's AveragedModel makes it of a model whose loss is a part of it."""
+    model = torch.nn.ModuleDict({"head": torch.nn.Linear(2, 2), "criterion": build()})
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=use_buffers)
+    step(model["criterion"])
+    averages = [model["criterion"].normalizer.average.item()]
+    averaged.update_parameters(model)
+    step(model["criterion"], seed=1)
+    averages.append(model["criterion"].normalizer.average.item())
+    averaged.update_parameters(model)
+    criterion = averaged.module["criterion"]
+    expected = sum(averages) / 2 if use_buffers else averages[1]
+    assert criterion.normalizer.average.item() == pytest.approx(expected)
+    assert_close(criterion.terms["classification"].loss.alpha, torch.tensor(PER_CLASS))
+
+
+def parts_of(seed, parts, criterion, **options):
+    """Calls `criterion` with each of some images and yields the outputs."""
+    targets = random_targets([3, 0, 4], seed=seed)
+    predictions = predictions_for(criterion, 3, len(ANCHORS), seed=seed)
+    for part in parts:
+        yield criterion(
+            {name: value[part] for name, value in predictions.items()},
+            targets[part],
+            anchors=ANCHORS,
+            **options,
+        )
+
+
+BATCH, MICRO_BATCHES = [slice(0, 3)], [slice(0, 1), slice(1, 3)]
+
+
+def test_terms_that_share_a_moving_average_move_it_once():
+    one, three = build(), build(box=[{"type": "giou"}, {"type": "ciou"}])
+    for criterion in (one, three):
+        list(parts_of(0, BATCH, criterion))
+    assert one.normalizer.average == three.normalizer.average != 100
+
+
+def test_matching_and_a_given_number_do_not_move_an_average():
+    criterion = build()
+    targets = random_targets([3, 0, 4])
+    matches = criterion.match(targets, anchors=ANCHORS)
+    list(parts_of(0, BATCH, criterion, normalizer=5.0, matches=matches))
+    list(parts_of(0, BATCH, criterion, normalizer=torch.tensor(5.0)))
+    list(parts_of(0, BATCH, criterion, normalizer={"classification": 5.0, "box": 3}))
+    assert criterion.normalizer.average == 100
+    list(parts_of(0, BATCH, criterion, normalizer={"box": 3}))  # the other term divides by it
+    assert criterion.normalizer.average != 100
+
+
+def test_micro_batches_that_share_their_divisors_move_an_average_once():
+    criterion, first_alone = build(), build()
+    (first,) = parts_of(0, MICRO_BATCHES[:1], criterion)
+    (second,) = parts_of(0, MICRO_BATCHES[1:], criterion, normalizer=first.divisors)
+    list(parts_of(0, MICRO_BATCHES[:1], first_alone))
+    assert criterion.normalizer.average == first_alone.normalizer.average != 100
+    assert second.divisors == first.divisors
+
+
+def test_micro_batches_learn_what_their_batch_does_with_a_moving_average():
+    whole, criterion = build(), build()
+    for seed in range(3):
+        (expected,) = parts_of(seed, BATCH, whole)
+        matches = criterion.match(random_targets([3, 0, 4], seed=seed), anchors=ANCHORS)
+        divisor = criterion.normalizer.move(sum(found.positive.sum() for found in matches))
+        outputs = list(parts_of(seed, MICRO_BATCHES, criterion, normalizer=divisor))
+        assert_close(sum(output.total for output in outputs), expected.total)
+    assert criterion.normalizer.average == whole.normalizer.average != 100
 
 
 @pytest.mark.parametrize(("section", "name"), LOSSES, ids=lambda value: value)

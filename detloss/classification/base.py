@@ -100,8 +100,8 @@ class ClassificationLoss(Loss, KeptBuffers):
         """Keeps (C,) `values` as the buffer `name`, a scalar or None as a plain attribute.
 
         Raises:
-            ValueError: If `values` is not one-dimensional, or one is outside
-                [0, highest] or not finite.
+            ValueError: If `values` is not one-dimensional, or one is not finite and in
+                [0, highest].
         """
         if not isinstance(values, Sequence | Tensor):
             setattr(self, name, values)

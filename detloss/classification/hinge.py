@@ -44,11 +44,13 @@ def hinge_loss(
 
     Raises:
         TypeError: If the logits are not floating point, or class indices not integer.
-        ValueError: If shapes do not fit.
+        ValueError: If shapes do not fit or an option is out of range.
 
     Note:
-        Labels are not looked at: a dense label 0 means undecided, it is not a "no". A quality q is
-        the share of the label +1, as the dense label ``2 q - 1`` says it.
+        A dense label is not looked at: 0 means undecided, it is not a "no". A quality q is the
+        share of the label +1, as the dense label ``2 q - 1`` says it. On a CPU a class index
+        outside 0..C other than `ignore_index` is an error. Compiled or on a GPU it is not looked
+        at, since that would stall the GPU, and counts as background.
 
     Example:
         >>> import torch

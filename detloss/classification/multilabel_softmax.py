@@ -56,8 +56,8 @@ def multilabel_softmax_cross_entropy(
         ValueError: If shapes do not fit or an option is out of range.
 
     Note:
-        On a CPU a class index outside 0..K-1 that is not `ignore_index` is an error. Compiled or on
-        a GPU, which to look at it would stall, it is an indexing error.
+        On a CPU a class index outside 0..K-1 other than `ignore_index` is an error. Compiled or on
+        a GPU it is not looked at, since that would stall the GPU, and is an indexing error.
 
     Example:
         >>> import torch

@@ -62,8 +62,8 @@ def quality_focal_loss(
             negative.
 
     Note:
-        On a CPU a class index outside 0..C that is not `ignore_index` is an error. Compiled or on a
-        GPU, which to look at it would stall, it counts as background.
+        On a CPU a class index outside 0..C other than `ignore_index` is an error. Compiled or on a
+        GPU it is not looked at, since that would stall the GPU, and counts as background.
 
     Example:
         At logit 0 a label of 1/2 is met exactly; a background costs ``0.25 ln 2``.

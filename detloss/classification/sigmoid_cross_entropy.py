@@ -45,11 +45,11 @@ def sigmoid_cross_entropy(
 
     Raises:
         TypeError: If the logits are not floating point, or class indices not integer.
-        ValueError: If shapes do not fit or label_smoothing is outside [0, 1].
+        ValueError: If shapes do not fit or an option is out of range.
 
     Note:
-        On a CPU a class index outside 0..C that is not `ignore_index` is an error. Compiled or on a
-        GPU, which to look at it would stall, it counts as background.
+        On a CPU a class index outside 0..C other than `ignore_index` is an error. Compiled or on a
+        GPU it is not looked at, since that would stall the GPU, and counts as background.
 
     Example:
         >>> import torch

@@ -61,8 +61,8 @@ def softmax_focal_loss(
         ValueError: If shapes do not fit or an option is out of range.
 
     Note:
-        On a CPU a class index outside 0..K-1 that is not `ignore_index` is an error. Compiled or on
-        a GPU, which to look at it would stall, it is an indexing error.
+        On a CPU a class index outside 0..K-1 other than `ignore_index` is an error. Compiled or on
+        a GPU it is not looked at, since that would stall the GPU, and is an indexing error.
 
     Example:
         ``p = 1/4`` each: ``(3/4)^2 ln 4``.
@@ -77,7 +77,7 @@ def softmax_focal_loss(
     """
     if gamma < 0:
         raise ValueError(f"gamma must be at least 0, got {gamma}")
-    if isinstance(alpha, int | float) or (isinstance(alpha, Tensor) and alpha.ndim == 0):
+    if isinstance(alpha, (int, float)) or (isinstance(alpha, Tensor) and alpha.ndim == 0):
         raise TypeError(
             f"alpha must be (K,) values, one per column, or None, got {alpha}: "
             "with softmax a scalar only scales the loss"

@@ -70,8 +70,8 @@ def varifocal_loss(
     Note:
         A positive is one by its class index, also where its quality is 0: then it costs nothing
         and learns nothing. In a dense target a 0 is background. On a CPU a class index
-        outside 0..C that is not `ignore_index` is an error. Compiled or on a GPU, which to look at
-        it would stall, it counts as background.
+        outside 0..C other than `ignore_index` is an error. Compiled or on a GPU it is not looked
+        at, since that would stall the GPU, and counts as background.
 
     Example:
         At logit 0 a quality of 1/2 costs ``0.5 ln 2``, a background ``0.75 * 0.25 ln 2``.

@@ -12,6 +12,7 @@ from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 
 IoUMode = Literal["linear", "log", "square"]
+IOU_MODES = get_args(IoUMode)
 
 
 def iou_loss(
@@ -66,8 +67,8 @@ def iou_loss(
         Yu et al., "UnitBox", ACM MM 2016, arXiv:1608.01471 ("log"). "linear" is the
         L_IoU of the GIoU and DIoU papers, "square" that of YOLOX's code.
     """
-    if mode not in get_args(IoUMode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(IoUMode))}, got {mode!r}")
+    if mode not in IOU_MODES:
+        raise ValueError(f"mode must be one of {', '.join(IOU_MODES)}, got {mode!r}")
     return box_loss(
         partial(_iou_loss, mode=mode, eps=eps),
         pred,

@@ -1,7 +1,5 @@
 """Every matched anchor counts."""
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from detloss.matchers import Matches
@@ -27,4 +25,11 @@ class AllSampler(Sampler):
 
     def forward(self, matches: Matches, class_loss: Tensor | None = None) -> Matches:
         """`matches` with `sampled` set; see `Sampler.forward`."""
-        return replace(matches, sampled=True)
+        return Matches(
+            matches.target_index,
+            matches.positive,
+            matches.ignored,
+            score=matches.score,
+            pairs=matches.pairs,
+            sampled=True,
+        )

@@ -1,7 +1,6 @@
 """What every sampler is."""
 
 from abc import abstractmethod
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -45,8 +44,7 @@ def leave_out(matches: Matches, left_out: Tensor) -> Matches:
     """
     positive = matches.positive & ~left_out
     score, pairs = matches.score, matches.pairs
-    return replace(
-        matches,
+    return Matches(
         target_index=torch.where(positive, matches.target_index, 0),
         positive=positive,
         ignored=matches.ignored | left_out,

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from annotated_types import MinLen
@@ -18,6 +18,7 @@ from detloss.terms.rows import Rows
 LevelWeights = Annotated[Sequence[NonNegative], MinLen(1)]
 Over = Literal["all", "positives"]
 TermReduction = Literal["sum", "image"]
+TERM_REDUCTIONS = get_args(TermReduction)
 
 
 class Term(Part):

@@ -48,6 +48,7 @@ class ClassificationTerm(LogitTerm):
                 f"{self.loss.type_name} shares one probability among its classes: give "
                 f"{LOGITS!r}, such as their logarithm"
             )
+        self.check_ignore_index(predictions)
 
     def logits(self, predictions: Mapping[str, Tensor]) -> Tensor:
         """(B, A, C) its prediction."""

@@ -131,6 +131,15 @@ class LogitTerm(Term):
         column = class_columns(labels(batch, classes), classes + 1, self.loss.background_index)
         return weights.to(column.device)[column]
 
+    def check_ignore_index(self, predictions: Mapping[str, Tensor]) -> None:
+        """Raises ValueError if the loss would leave out the rows of a class, or the background."""
+        classes = self.classes(predictions)
+        if 0 <= self.loss.ignore_index <= classes:
+            raise ValueError(
+                f"{self.type_name}: ignore_index must not be in 0..{classes}, the classes "
+                f"and the background, got {self.loss.ignore_index}"
+            )
+
     def columns(self, predictions: Mapping[str, Tensor]) -> int:
         """See `Term.columns`."""
         return self.logits(predictions).shape[-1]
@@ -209,6 +218,7 @@ class ScoreTerm(LogitTerm):
                 f"predictions[{self.reads!r}] must have shape {shape[:2]} or {(*shape[:2], 1)}, "
                 f"got {shape}"
             )
+        self.check_ignore_index(predictions)
 
     def logits(self, predictions: Mapping[str, Tensor]) -> Tensor:
         """(B, A, 1) its prediction."""

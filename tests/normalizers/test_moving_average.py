@@ -59,6 +59,22 @@ def test_is_not_rounded_to_the_type_of_a_model(dtype):
     assert step(normalizer, 70_000, 1) == 85_000.5
 
 
+def test_begins_anew_after_the_meta_device():
+    """Also where no checkpoint is loaded, as FSDP does it."""
+    normalizer = MovingAverageNormalizer(momentum=0.5, initial=7.0)
+    step(normalizer, 500)
+    normalizer.to("meta").to_empty(device="cpu")
+    assert step(normalizer, 1) == 4
+    normalizer.reset_parameters()
+    assert step(normalizer, 3) == 5
+
+
+def test_is_not_used_on_the_meta_device_beside_others():
+    message = "moving_average has no values for average, which is on the meta device"
+    with pytest.raises(RuntimeError, match=message):
+        step(MovingAverageNormalizer().to("meta"), 3)
+
+
 def test_may_be_made_without_memory_first():
     normalizer = MovingAverageNormalizer().to("meta").to_empty(device="cpu")
     normalizer.load_state_dict(MovingAverageNormalizer(initial=7.0).state_dict())
@@ -69,6 +85,16 @@ def test_stays_where_an_older_checkpoint_has_no_average():
     normalizer = MovingAverageNormalizer(momentum=0.5, initial=7.0)
     normalizer.load_state_dict({}, strict=True)
     assert step(normalizer, 1) == 4
+
+
+@pytest.mark.parametrize("positives", [20, 20.0, torch.tensor(20)], ids=repr)
+def test_is_moved_by_the_positives_of_a_step(positives):
+    """As one call with all of them moves it; 0 count as 1, and in evaluation mode it stays."""
+    normalizer = MovingAverageNormalizer(momentum=0.5)
+    first = normalizer.move(positives)
+    assert normalizer.move(0).item() == 30.5
+    assert normalizer.eval().move(1000).item() == 30.5
+    assert first.item() == 60
 
 
 def test_a_divisor_given_away_does_not_change_with_the_next_step():

@@ -77,3 +77,22 @@ def test_probabilities_become_logits():
     both = {"class_probabilities": p, "class_logits": p}
     with pytest.raises(ValueError, match="'class_logits' and 'class_probabilities', got both"):
         loss_of({"type": "sigmoid_cross_entropy"}, both)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 255])
+def test_a_label_out_of_range_is_an_error_on_a_cpu(label):
+    """It would be background, and its box would be trained."""
+    predictions = {"class_logits": torch.zeros(1, 2, 3)}
+    target = TARGET | {"labels": torch.tensor([label])}
+    message = rf"targets\[0\]\['labels'\]\[0\] must be in 0..2, got {label}"
+    with pytest.raises(ValueError, match=message):
+        loss_of({"type": "sigmoid_cross_entropy"}, predictions, target)
+    crowd = target | {"ignore": torch.tensor([True])}
+    assert loss_of({"type": "sigmoid_cross_entropy"}, predictions, crowd).total.isfinite()
+
+
+@pytest.mark.parametrize("ignore_index", [0, 3])
+def test_an_ignore_index_that_is_a_class_or_background_is_refused(ignore_index):
+    options = {"type": "sigmoid_cross_entropy", "ignore_index": ignore_index}
+    with pytest.raises(ValueError, match=f"must not be in 0..3.*got {ignore_index}"):
+        loss_of(options, {"class_logits": torch.zeros(1, 2, 3)})

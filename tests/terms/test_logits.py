@@ -7,7 +7,7 @@ import detloss
 from detloss.matchers import Matches
 from detloss.qualities import IoUQuality
 from detloss.registry import CLASSIFICATION
-from detloss.terms import ClassificationTerm
+from detloss.terms import ClassificationTerm, ObjectnessTerm
 
 SOFTMAX = [
     name
@@ -84,3 +84,39 @@ def test_given_matches_may_lack_a_score():
     batch = MatchedBatch(Inputs({}, [{"boxes": BOX}], [BOX]), matches, term.coder)
     with pytest.raises(ValueError, match=r"matches\[0\] must have a score, got None"):
         _ = batch.score
+
+
+@pytest.mark.parametrize("name", [*YES_OR_NO, *SOFTMAX])
+@pytest.mark.parametrize("ignore_index", [0, 2, 3])
+def test_an_ignore_index_among_the_classes_or_the_background_is_refused(name, ignore_index):
+    """It would leave out a class, or with 3, C, all of the background."""
+    columns = 3 + CLASSIFICATION[name].background_columns
+    predictions = {
+        "class_logits": torch.zeros(1, 1, columns),
+        "box_regression": torch.zeros(1, 1, 4),
+    }
+    target = {"boxes": BOX, "labels": torch.tensor([1])}
+
+    def call(ignore_index):
+        criterion = detloss.build(
+            {
+                "matcher": {"type": "max_iou"},
+                "classification": {"type": name, "ignore_index": ignore_index},
+                "box": {"type": "giou"},
+            }
+        )
+        return criterion(predictions, [target], anchors=BOX).total
+
+    with pytest.raises(
+        ValueError,
+        match=rf"^classification: ignore_index must not be in 0\.\.3, .*, got {ignore_index}$",
+    ):
+        call(ignore_index)
+    assert call(4) == call(-100) == call(-1) > 0
+
+
+@pytest.mark.parametrize("ignore_index", [0, 1])
+def test_an_ignore_index_among_the_answers_of_one_logit_is_refused(ignore_index):
+    loss = CLASSIFICATION["sigmoid_cross_entropy"](ignore_index=ignore_index)
+    with pytest.raises(ValueError, match=r"^objectness: ignore_index must not be in 0\.\.1, "):
+        ObjectnessTerm(loss).check({"objectness": torch.zeros(1, 1)}, 4)
