@@ -85,7 +85,7 @@ def test_the_micro_batches_learn_what_their_batch_does():
     output = criterion(predictions, names["targets"], anchors=names["anchors"])
     (expected,) = torch.autograd.grad(output.total, head.weight)
     head.zero_grad()
-    exec(block(page, "python", "micro_batches"), names)
+    exec(block(page, "python", "micro_batches = "), names)
     assert_close(head.weight.grad, expected)
 
 
