@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,13 @@ class DetectorOutput:
 
     def __repr__(self) -> str:
         return f"DetectorOutput({', '.join(self.terms)}; {len(self.matches)} images)"
+
+
+class Matched(NamedTuple):
+    """A batch that is matched, and the rows of each term; nothing is summed yet."""
+
+    batch: MatchedBatch
+    rows: dict[str, Rows]
 
 
 class DetectorLoss(nn.Module):
@@ -133,9 +140,6 @@ class DetectorLoss(nn.Module):
         self.validate = validate or validation_wanted()
         check_parts(self.terms, self.matcher, self.coder, self.sampler, self.normalizer)
 
-    def _normalizer_of(self, term: Term) -> Normalizer:
-        return term.normalizer if term.normalizer is not None else self.normalizer
-
     def config(self) -> dict[str, Any]:
         """The resolved config; `detloss.build` makes an equal criterion of it."""
         return {
@@ -192,16 +196,32 @@ class DetectorLoss(nn.Module):
         """
         if reduction not in TERM_REDUCTIONS:
             raise ValueError(f"reduction must be 'sum' or 'image', got {reduction!r}")
+        matched = self.matched(predictions, targets, anchors, level_sizes, matches)
+        divided_by = divisors_of_terms(matched.rows, self.normalizers(), normalizer)
+        return self.summed(matched, divided_by, reduction)
+
+    def matched(
+        self,
+        predictions: Mapping[str, Tensor],
+        targets: Sequence[Target],
+        anchors: Tensor | Sequence[Tensor] | None,
+        level_sizes: Sequence[int] | None,
+        matches: Sequence[Matches] | None,
+    ) -> Matched:
+        """The first half of `forward`, whose arguments these are: all but what divides."""
         inputs = self._inputs(predictions, targets, anchors, level_sizes, self._needed())
         if matches is not None:
             check_matches(matches, inputs)
         if self.validate:
             self._validate(inputs, matches or [])
+        batch = MatchedBatch(inputs, self._matches(inputs, matches), self.coder)
+        return Matched(batch, self._rows(batch))
 
-        matches = self._matches(inputs, matches)
-        batch = MatchedBatch(inputs, matches, self.coder)
-        rows = self._rows(batch)
-        divided_by = divisors_of_terms(rows, self._normalizers(), normalizer)
+    def summed(
+        self, matched: Matched, divided_by: dict[str, Tensor], reduction: TermReduction
+    ) -> DetectorOutput:
+        """The second half of `forward`: the terms, their sums over the given divisors."""
+        batch, rows = matched
         losses = {
             name: term(batch, rows[name], divided_by[name], reduction)
             for name, term in self.terms.items()
@@ -209,19 +229,19 @@ class DetectorLoss(nn.Module):
         if self.validate:
             validate_terms(losses)
         terms = {
-            name: term.weighted(losses[name], inputs.predictions)
+            name: term.weighted(losses[name], batch.inputs.predictions)
             for name, term in self.terms.items()
         }
         total: Tensor | int = sum(terms.values())
         if not isinstance(total, Tensor):  # a criterion without terms
-            shape = () if reduction == "sum" else (inputs.images,)
+            shape = () if reduction == "sum" else (batch.inputs.images,)
             total = batch.positive.new_zeros(shape, dtype=torch.float32)
         return DetectorOutput(
             total=total,
             terms=terms,
             unweighted={name: loss.detach() for name, loss in losses.items()},
             divisors=divided_by,
-            matches=matches,
+            matches=list(batch.matches),
         )
 
     @torch.no_grad()
@@ -266,7 +286,7 @@ class DetectorLoss(nn.Module):
         """The predictions that a call must have."""
         return needed_predictions(self.terms.values(), self.matcher)
 
-    def _normalizers(self) -> dict[str, Normalizer]:
+    def normalizers(self) -> dict[str, Normalizer]:
         """What divides each term."""
         return {name: term.normalizer or self.normalizer for name, term in self.terms.items()}
 
@@ -333,5 +353,5 @@ class DetectorLoss(nn.Module):
         label = None if classifier is None else classifier.label
         return {
             name: Rows(self.terms[name], batch, label, divides_levels=normalizer.per == "level")
-            for name, normalizer in self._normalizers().items()
+            for name, normalizer in self.normalizers().items()
         }

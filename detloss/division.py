@@ -41,15 +41,22 @@ def divisors_of_terms(
             if name not in rows:
                 raise ValueError(f"normalizer must name terms, {', '.join(rows)}, got {name!r}")
             found[name] = _given_divisor(name, values[name], rows[name])
-    asked: dict[tuple[int, str | None], tuple[Normalizer, Rows]] = {}
-    asks: dict[str, tuple[int, str | None]] = {}
+    asked: dict[tuple[object, ...], tuple[Normalizer, Rows]] = {}
+    asks: dict[str, tuple[object, ...]] = {}
     for name in rows:
         if name not in found:
             normalizer = normalizers[name]
-            asks[name] = id(normalizer), name if normalizer.of_term else None
+            asks[name] = _count_asked(normalizer, name, rows[name])
             asked.setdefault(asks[name], (normalizer, rows[name]))
     counted = dict(zip(asked, divisors(list(asked.values())), strict=True))
     return {name: found[name] if name in found else counted[asks[name]] for name in rows}
+
+
+def _count_asked(normalizer: Normalizer, name: str, rows: Rows) -> tuple[object, ...]:
+    """What tells this count from others: those that ask the same share it."""
+    if normalizer.has_memory:  # it moves once a call, however many layers the call has
+        return (id(normalizer),)
+    return id(normalizer), id(rows.batch), name if normalizer.of_term else None
 
 
 def _given_divisor(name: str, value: Given, rows: Rows) -> Tensor:

@@ -79,6 +79,8 @@ class Normalizer(Part):
     sync: bool = False
     of_term: ClassVar[bool] = False
     """Whether the count depends on the term, so that terms of a batch cannot share it."""
+    has_memory: ClassVar[bool] = False
+    """Whether a call changes it, so that it is asked once a call."""
     needs_factors: ClassVar[bool] = False
     """Whether the rows of the term must have factors."""
     needs_number: ClassVar[bool] = False

@@ -32,6 +32,7 @@ class MovingAverageNormalizer(Normalizer, KeptBuffers):
         starts at 100.
     """
 
+    has_memory = True
     average: Tensor
 
     def __init__(
