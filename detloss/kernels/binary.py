@@ -6,6 +6,8 @@ negative whose logit is z; or two, where a label q between 0 and 1 has a loss of
 else is here: signs, class indices, qualities, soft and smoothed labels, and weights.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -1,5 +1,7 @@
 """Box losses, one value a row: coordinates against coordinates, or bins against distances."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Literal
 

@@ -4,6 +4,8 @@ Each of them is ``sum_c q_c term_c(x)``: a share q over the classes, and what a 
 it were the true one. So a technique is one function, `term(x)`, (..., C) -> (..., C).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

@@ -99,7 +99,7 @@ class Term(Part):
     @property
     def needs(self) -> frozenset[str]:
         """Predictions that it or a quality looks at, and "score" where one asks the matcher."""
-        return frozenset({self.reads}).union(*(quality.needs for quality in self.qualities))
+        return frozenset({self.reads, *(name for part in self.qualities for name in part.needs)})
 
     @property
     def has_factors(self) -> bool:
