@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from detloss.config import build, build_part, load_config
 from detloss.detector import DetectorLoss, DetectorOutput
+from detloss.layers import LayeredLoss, LayeredOutput
 from detloss.registry import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ __all__ = [
     "ConfigError",
     "DetectorLoss",
     "DetectorOutput",
+    "LayeredLoss",
+    "LayeredOutput",
     "__version__",
     "build",
     "build_part",

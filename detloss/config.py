@@ -1,7 +1,7 @@
-"""YAML file or mapping -> DetectorLoss, with errors that say file, key and cure."""
+"""YAML file or mapping -> criterion, with errors that say file, key and cure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +9,7 @@ import yaml
 
 from detloss.detector import DetectorLoss
 from detloss.kernels import Loss
+from detloss.layers import Layer, LayeredLoss, Schedule
 from detloss.registry import (
     NORMALIZERS,
     QUALITIES,
@@ -26,6 +27,8 @@ from detloss.terms import Term
 
 PARTS = ("matcher", "coder", "sampler", "normalizer")
 """The top-level keys of a config that are not terms."""
+LAYER_OPTIONS = ("weight", "matches", "class_agnostic")
+"""The keys of a set of predictions beside those of a criterion."""
 QUALITY_OPTIONS = {"label": "one", "weigh_by": "none"}
 """The options of a term that name a quality, and what they say for none."""
 
@@ -37,7 +40,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """The parts that a config may leave out, and what they then are."""
 
 
-def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss:
+def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss | LayeredLoss:
     """The criterion that a YAML file describes.
 
     Args:
@@ -80,7 +83,7 @@ def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss:
 
 def build(
     config: Mapping[str, Any], *, source: str = "config", validate: bool = False
-) -> DetectorLoss:
+) -> DetectorLoss | LayeredLoss:
     """The criterion that a mapping describes.
 
     Args:
@@ -89,7 +92,10 @@ def build(
             keyword arguments of that class. A term is such a mapping of its loss, and takes the
             options of the term beside those of the loss: "weight", a factor >= 0, "normalizer" ...
             Several losses of one key are a list of such mappings, or {"terms": [...]} beside the
-            options that they share.
+            options that they share. "layers" maps each set of predictions of a `LayeredLoss` to
+            what differs there: such keys, "weight", a factor or {"start": ..., "end": ...},
+            "matches" and "class_agnostic". Mappings merge key by key, unless they name another
+            type; a list replaces a list, and None leaves a term out.
         source: What an error calls the config.
         validate: Debug validation; see `DetectorLoss`.
 
@@ -113,7 +119,20 @@ def build(
     """
     if not isinstance(config, Mapping):
         raise ConfigError(f"{source}: expected a mapping, got {config!r}")
-    accepted = [*PARTS, *TERMS.names()]
+    try:
+        if "layers" in config:
+            return _build_layers(config, validate)
+        return _build_criterion(config, validate)
+    except ConfigError as error:
+        mistakes = str(error).splitlines()
+        raise ConfigError("\n".join(f"{source}: {mistake}" for mistake in mistakes)) from None
+
+
+def _build_criterion(
+    config: Mapping[str, Any], validate: bool, others: Sequence[str] = ("layers",)
+) -> DetectorLoss:
+    """The criterion of a config without layers; `others` are the keys that stand beside its own."""
+    accepted = [*PARTS, *TERMS.names(), *others]
     mistakes = [
         f"{key}: unknown key, accepted: {', '.join(accepted)}{nearest(key, accepted)}"
         for key in config
@@ -132,12 +151,74 @@ def build(
         except ConfigError as error:
             mistakes += str(error).splitlines()
     if mistakes:
-        raise ConfigError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
+        raise ConfigError("\n".join(mistakes))
     try:
         return DetectorLoss(**parts, terms=terms, validate=validate)  # type: ignore[arg-type]
     except ValueError as error:  # parts that do not go together
-        mistakes = str(error).splitlines()
-        raise ConfigError("\n".join(f"{source}: {mistake}" for mistake in mistakes)) from None
+        raise ConfigError(str(error)) from None
+
+
+def _build_layers(config: Mapping[str, Any], validate: bool) -> LayeredLoss:
+    """The criteria of a config with layers; a mistake that all sets share is told once."""
+    common = {key: value for key, value in config.items() if key != "layers"}
+    sets = config["layers"]
+    if not isinstance(sets, Mapping) or not sets:
+        raise ConfigError(f"layers: expected a mapping from sets of predictions, got {sets!r}")
+    mistakes: dict[str, None] = {}
+    layers: dict[str, Layer] = {}
+    for name, changes in sets.items():
+        if not isinstance(changes, Mapping):
+            mistakes[f"layers.{name}: expected a mapping, got {changes!r}"] = None
+            continue
+        merged = _merged(common, {k: v for k, v in changes.items() if k not in LAYER_OPTIONS})
+        source = sets.get(changes.get("matches"))
+        if isinstance(source, Mapping):  # whose matches it takes
+            if "matcher" in changes:
+                mistakes[f"layers.{name}.matcher: the set takes the matches of another"] = None
+            merged = _merged(merged, {k: v for k, v in source.items() if k == "matcher"})
+        merged = {key: value for key, value in merged.items() if value is not None}
+        try:
+            layers[name] = _build_layer(merged, changes, validate)
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                own = re.split(r"\W", line, maxsplit=1)[0] in changes
+                mistakes[f"layers.{name}.{line}" if own else line] = None
+    if not mistakes:
+        try:
+            return LayeredLoss(layers)
+        except ValueError as error:
+            mistakes[f"layers: {error}"] = None
+    raise ConfigError("\n".join(mistakes))
+
+
+def _build_layer(merged: Mapping[str, Any], changes: Mapping[str, Any], validate: bool) -> Layer:
+    """One set of predictions; `merged` is the config of its criterion."""
+    criterion = _build_criterion(merged, validate, LAYER_OPTIONS)
+    options: dict[str, Any] = {key: changes[key] for key in LAYER_OPTIONS if key in changes}
+    weight = options.pop("weight", 1.0)
+    if isinstance(weight, Mapping):
+        if set(weight) != {"start", "end"}:
+            raise ConfigError(f"weight: expected a number or {{start: , end: }}, got {weight!r}")
+        weight = Schedule(**weight)
+    mistakes = option_mistakes(Layer, {"criterion": criterion, **options})
+    if mistakes:
+        raise ConfigError("\n".join(f"{key}: {text}" for key, text in mistakes.items()))
+    try:
+        return Layer(criterion, weight=weight, **options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _merged(base: object, change: object) -> Any:
+    """`base` with `change`: mappings key by key, unless they are of different types."""
+    if not (isinstance(base, Mapping) and isinstance(change, Mapping)):
+        return change
+    if change.get("type", base.get("type")) != base.get("type"):
+        return change
+    merged = dict(base)
+    for key, value in change.items():
+        merged[key] = _merged(base[key], value) if key in base else value
+    return merged
 
 
 def build_part(section: str, config: Mapping[str, Any]) -> Part:

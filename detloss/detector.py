@@ -28,8 +28,8 @@ from detloss.validation import validate_inputs, validate_matches, validate_terms
 
 
 @dataclass(frozen=True)
-class DetectorOutput:
-    """The loss of a batch, by term, and what it was computed from.
+class LossOutput:
+    """The loss of a batch, by term, and what it was divided by.
 
     With ``reduction="image"`` every loss is (B,), and adds up to the 0-d one.
 
@@ -39,14 +39,12 @@ class DetectorOutput:
         unweighted: Name -> the loss before its weight, detached.
         divisors: Name -> what the sum of the term was divided by: 0-d, (B,) where each image has
             its own, (L,) where each pyramid level has.
-        matches: For each image, which anchors are assigned to what, after sampling.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
     unweighted: dict[str, Tensor]
     divisors: dict[str, Tensor]
-    matches: list[Matches]
 
     def log(self) -> dict[str, float]:
         """Numbers for a logger: "total", each term, and each as "<term>/unweighted".
@@ -58,6 +56,20 @@ class DetectorOutput:
             **{name: value.sum().item() for name, value in self.terms.items()},
             **{f"{name}/unweighted": value.sum().item() for name, value in self.unweighted.items()},
         }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.terms)})"
+
+
+@dataclass(frozen=True, repr=False)
+class DetectorOutput(LossOutput):
+    """The loss of a batch, by term, and what it was computed from.
+
+    Attributes: See `LossOutput`.
+        matches: For each image, which anchors are assigned to what, after sampling.
+    """
+
+    matches: list[Matches]
 
     def __repr__(self) -> str:
         return f"DetectorOutput({', '.join(self.terms)}; {len(self.matches)} images)"
@@ -218,9 +230,13 @@ class DetectorLoss(nn.Module):
         return Matched(batch, self._rows(batch))
 
     def summed(
-        self, matched: Matched, divided_by: dict[str, Tensor], reduction: TermReduction
+        self,
+        matched: Matched,
+        divided_by: dict[str, Tensor],
+        reduction: TermReduction,
+        factor: float = 1.0,
     ) -> DetectorOutput:
-        """The second half of `forward`: the terms, their sums over the given divisors."""
+        """The second half of `forward`: the terms over the given divisors, times `factor`."""
         batch, rows = matched
         losses = {
             name: term(batch, rows[name], divided_by[name], reduction)
@@ -229,7 +245,7 @@ class DetectorLoss(nn.Module):
         if self.validate:
             validate_terms(losses)
         terms = {
-            name: term.weighted(losses[name], batch.inputs.predictions)
+            name: term.weighted(losses[name], batch.inputs.predictions, factor)
             for name, term in self.terms.items()
         }
         total: Tensor | int = sum(terms.values())

@@ -31,6 +31,7 @@ LAYERS = [
     {"division", "parts"},
     {"validation"},
     {"detector"},
+    {"layers"},
     {"config"},
     {"__init__"},
     {"bench", "integrations"},

@@ -129,7 +129,7 @@ FOCAL_OPTIONS = ", ".join(
 )
 BINNED = ", ".join(name for name in CODERS.names() if "bins" in CODERS[name].spaces)
 SCORING = ", ".join(name for name in MATCHERS.names() if MATCHERS[name].scores) or "none"
-KEYS = ", ".join(["matcher", "coder", "sampler", "normalizer", *TERMS.names()])
+KEYS = ", ".join(["matcher", "coder", "sampler", "normalizer", *TERMS.names(), "layers"])
 
 
 def changed(section, **options):

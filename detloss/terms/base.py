@@ -159,15 +159,18 @@ class Term(Part):
         """See `compute`."""
         return self.compute(batch, rows, divisor, reduction)
 
-    def weighted(self, loss: Tensor, predictions: Mapping[str, Tensor]) -> Tensor:
+    def weighted(
+        self, loss: Tensor, predictions: Mapping[str, Tensor], factor: float = 1.0
+    ) -> Tensor:
         """`loss` times the weight; with weight 0 it is 0, and so is its gradient, whatever it was.
 
         Args:
             loss: What `compute` returns.
             predictions: Of the batch; the term's own one gets the zero gradient.
+            factor: A factor of the weight, >= 0.
         """
-        if self.weight:
-            return loss * self.weight
+        if weight := self.weight * factor:
+            return loss * weight
         return torch.zeros_like(loss) + predictions[self.reads].flatten()[:0].sum()
 
     def extra_repr(self) -> str:
