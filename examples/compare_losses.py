@@ -7,33 +7,59 @@ IoU that a detection must reach. (The losses themselves cannot be compared: each
 One seed is one draw: repeat with another ``--seed`` before you believe a small difference.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import detection_data
+import ranks
+from data_files import DataError
+from evaluation import Result
 from figures import draw_comparison
+from image_sets import DetectionData
+from messages import Parser, complain, console, print_anywhere, report
 from rich.table import Table
-from train_detector import Result, Settings, config_path, console, finish, report, start, train
+from runs import Run, Settings
+from train_detector import config_path, finish, start, train
 
 import detloss
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains with every config and compares; returns the exit status."""
-    settings = parse(arguments)
+    print_anywhere()
+    try:
+        prepared = prepare(parse(arguments))
+        return compare(*prepared) if prepared else 2
+    except (DataError, OSError) as error:  # a photo that was there before, or a full disk
+        complain(error)
+        return 2
+    except KeyboardInterrupt:
+        console.print("Stopped; a comparison starts over.")
+        return 130
+
+
+def prepare(settings: dict[str, Settings]) -> tuple[dict[str, Run], DetectionData] | None:
+    """The runs before their first step, or None after telling what is wrong."""
     first = next(iter(settings.values()))
     try:
+        ranks.check_device(first.device)
+        for one in settings.values():
+            Path(one.out).mkdir(parents=True, exist_ok=True)
         data = detection_data.load_data(first.data, seed=first.seed, policy=first.policy)
-        criteria = {
-            name: detloss.load_config(config_path(one.config)) for name, one in settings.items()
+        runs = {
+            name: start(one, data, detloss.load_config(config_path(one.config)))
+            for name, one in settings.items()
         }
-        runs = {name: start(one, data, criteria[name]) for name, one in settings.items()}
-    except (detloss.ConfigError, FileNotFoundError, ValueError) as error:
-        console.print(str(error), style="red", soft_wrap=True, markup=False, highlight=False)
-        return 2
-    report(data.changes)
+    except (OSError, ValueError) as error:
+        complain(error)
+        return None
+    report(data, first.policy)
+    return runs, data
+
+
+def compare(runs: dict[str, Run], data: DetectionData) -> int:
+    """Trains and evaluates each run, one after the other; returns the exit status."""
     for index in range(len(data.train)):  # read once, so that the seconds are those of training
         data.train[index]
 
@@ -43,9 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not train(run, data):
             console.print("Stopped; a comparison starts over.")
             return 130
-        results[name] = finish(run, data, criteria[name])
+        results[name] = finish(run, data)
 
     print_table(results)
+    first = next(iter(runs.values())).settings
     out = Path(first.out).parent
     draw_comparison(
         out / "comparison.png",
@@ -60,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> dict[str, Settings]:
     """The settings of each run by the name of its config; they differ in nothing else."""
     defaults = Settings()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("configs", nargs="+", type=Path, help="YAML files that name the losses")
     parser.add_argument("--data", default=defaults.data, help=detection_data.DATA_FORMS)
     parser.add_argument("--steps", type=int, default=defaults.steps)
@@ -73,6 +100,8 @@ def parse(arguments: Sequence[str] | None) -> dict[str, Settings]:
         parser.error(f"configs must have different names, got {', '.join(names)}")
     if options.steps < 1:
         parser.error("--steps must be at least 1")
+    if not 0 <= options.seed < 2**63:
+        parser.error(f"--seed must be from 0 to 2**63 - 1, got {options.seed}")
     return {
         path.stem: Settings(
             config=str(path),

@@ -30,6 +30,7 @@ STYLE = {
     "font.size": 10,
     "legend.frameon": False,
     "text.color": INK,
+    "text.parse_math": False,  # a class may have a dollar in its name
     "xtick.color": FAINT,
     "ytick.color": FAINT,
 }

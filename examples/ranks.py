@@ -9,11 +9,34 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def join(device: str) -> None:
-    """Meets the other processes, if ``torchrun`` started several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        if device == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    """Meets the other processes, if ``torchrun`` started several.
+
+    Raises:
+        ValueError: If this process cannot use the device.
+    """
+    check_device(device)
+    if several() and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+
+
+def several() -> bool:
+    """Whether ``torchrun`` started more than one process."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that this process cannot use; of several processes each has its own GPU.
+
+    Raises:
+        ValueError: If PyTorch does not know the device, or the machine does not have it.
+    """
+    try:
+        if several() and device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {device} cannot be used here: {reason}") from None
 
 
 def launcher() -> list[str]:

@@ -2,10 +2,11 @@
 
     python examples/train_detector.py --config configs/retinanet_giou.yaml
 
-trains on scenes of handwritten digits, which need no download; ``--data voc:DIR`` and ``--data
-coco:IMAGES:ANNOTATIONS.json`` train on photos, and ``--time-limit 15`` ends in time. Into ``--out``
-go metrics.json, the resolved config, the loss curves, a picture of detections beside the ground
-truth, and a checkpoint. Ctrl-C saves a checkpoint too and says how to go on.
+trains on scenes of handwritten digits, which need no download; ``--data voc:DIR``, ``--data
+coco:IMAGES:ANNOTATIONS.json`` and ``--data yolo:DATA.yaml`` train on photos, and ``--time-limit
+15`` ends in time. Into ``--out`` go metrics.json, the resolved config, the loss curves, a picture
+of detections beside the ground truth, and a checkpoint. Ctrl-C saves a checkpoint too and says how
+to go on. A mistake in an option or a file is told in one line, and the exit status is 2.
 
 ``torchrun --nproc-per-node 2 examples/train_detector.py ...`` shares each batch between two
 processes, which learn what one would.
@@ -23,7 +24,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, get_args
@@ -32,16 +33,19 @@ import numpy as np
 import ranks
 import torch
 import yaml
-from detection_data import DATA_FORMS, DetectionData, ImageSet, Policy, Target, load_data
+from data_files import DataError
+from detection_data import DATA_FORMS, load_data
+from evaluation import Result, detect, evaluate
 from figures import draw_detections, draw_losses
-from rich.console import Console
+from image_sets import DetectionData, Target
+from messages import Parser, complain, console, print_anywhere, report
+from photos import Policy
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from runs import Run, Settings, load_checkpoint, read_checkpoint, save_checkpoint
 from small_retinanet import small_retinanet
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
-from torchmetrics.detection import MeanAveragePrecision
-from torchvision.models.detection import RetinaNet
+from torch.optim import AdamW
 
 import detloss
 from detloss.integrations.torchvision import use_loss
@@ -50,91 +54,29 @@ ROOT = Path(__file__).parents[1]
 PICTURED = 5
 """Test images in the picture, spread evenly over the test set."""
 
-console = Console()
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that a run depends on.
-
-    Attributes:
-        config: YAML file that names the losses, see `config_path`.
-        data: ``digits``, ``voc:DIR`` or ``coco:IMAGES:ANNOTATIONS.json``.
-        policy: What to do with bad boxes in the data: "drop", "clip" or "error".
-        steps: Training steps, None for as many as the time allows.
-        time_limit: Minutes of training, None for as many as the steps take.
-        batch_size: Images a step.
-        learning_rate: Its peak, see `one_cycle`.
-        seed: Of the weights, the scenes and their order.
-        device: Where to train.
-        out: Folder of the results.
-    """
-
-    config: str = "configs/retinanet.yaml"
-    data: str = "digits"
-    policy: Policy = "drop"
-    steps: int | None = 1200
-    time_limit: float | None = None
-    batch_size: int = 16
-    learning_rate: float = 3e-3
-    seed: int = 0
-    device: str = "cpu"
-    out: str = "runs/digits"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to.
-
-    Attributes:
-        metrics: AP, AP50, AP75 and what they cost, as metrics.json has them.
-        precision: AP at each of `thresholds`.
-        thresholds: IoU that counts as found.
-    """
-
-    metrics: dict[str, Any]
-    precision: list[float]
-    thresholds: list[float]
-
-
-@dataclass
-class Run:
-    """A run between two steps: what a checkpoint holds."""
-
-    settings: Settings
-    model: RetinaNet
-    optimizer: Optimizer
-    history: dict[str, list[float]]
-    seconds: float = 0.0
-
-    @property
-    def step(self) -> int:
-        """Steps done."""
-        return len(next(iter(self.history.values()), []))
-
-    @property
-    def progress(self) -> float:
-        """How much of the training is done, from 0 to 1, by steps or by time."""
-        steps, minutes = self.settings.steps, self.settings.time_limit
-        by_steps = self.step / steps if steps else 0.0
-        by_time = self.seconds / (60 * minutes) if minutes else 0.0
-        return min(max(by_steps, by_time), 1.0)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, evaluates and draws; returns the exit status."""
-    settings, resume = parse(arguments)
-    ranks.join(settings.device)
-    console.quiet = ranks.rank() > 0
+    print_anywhere()
     try:
-        return run_to_the_end(settings, resume)
+        prepared = prepare(arguments)
+        return run_to_the_end(*prepared) if prepared else 2
+    except (DataError, OSError) as error:  # a photo that was there before, or a full disk
+        complain(error)
+        return 2
+    except KeyboardInterrupt:  # before the first step, after the last, or for the second time
+        console.print("Stopped.")
+        return 130
     finally:
         ranks.leave()
 
 
-def run_to_the_end(settings: Settings, resume: Path | None) -> int:
-    """Trains, evaluates and draws; returns the exit status."""
+def prepare(arguments: Sequence[str] | None) -> tuple[Run, DetectionData] | None:
+    """The run of the command line before its next step, or None after telling what is wrong."""
     try:
+        settings, resume = parse(arguments)
+        ranks.join(settings.device)
+        console.quiet = ranks.rank() > 0
         criterion = detloss.load_config(config_path(settings.config))
         if settings.batch_size % ranks.count():
             raise ValueError(
@@ -143,71 +85,74 @@ def run_to_the_end(settings: Settings, resume: Path | None) -> int:
             )
         data = load_data(settings.data, seed=settings.seed, policy=settings.policy)
         run = start(settings, data, criterion)
-    except (detloss.ConfigError, FileNotFoundError, ValueError) as error:
-        console.print(str(error), style="red", soft_wrap=True, markup=False, highlight=False)
-        return 2
-    report(data.changes)
+        if resume is not None:
+            load_checkpoint(resume, run)
+        Path(settings.out).mkdir(parents=True, exist_ok=True)  # before there is much to lose
+    except (OSError, ValueError) as error:
+        complain(error)
+        return None
+    report(data, settings.policy)
+    return run, data
 
-    if resume is not None:
-        load_checkpoint(resume, run)
+
+def run_to_the_end(run: Run, data: DetectionData) -> int:
+    """Trains, evaluates and draws; returns the exit status."""
     finished = train(run, data)
     if ranks.rank() > 0:
         return 0 if finished else 130
+    checkpoint = save_checkpoint(run)
     if not finished:
-        checkpoint = save_checkpoint(run)
         command = shlex.join([*ranks.launcher(), sys.argv[0], "--resume", str(checkpoint)])
         console.print(f"Stopped after step {run.step}. To go on:\n  {command}", soft_wrap=True)
         return 130
-    save_checkpoint(run)
-    print_result(finish(run, data, criterion).metrics)
-    console.print(f"Results are in {settings.out}", soft_wrap=True)
+    print_result(finish(run, data).metrics)
+    console.print(f"Results are in {run.settings.out}", soft_wrap=True)
     return 0
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None]:
-    """The settings of the command line, or those of the run that it resumes."""
+    """The settings of the command line, or those of the run that it resumes.
+
+    Raises:
+        DataError: If the checkpoint to resume is none.
+    """
     defaults = Settings()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--config", default=defaults.config, help="YAML file that names the losses")
-    parser.add_argument("--data", default=defaults.data, help=DATA_FORMS)
+    parser = Parser(
+        description=(__doc__ or "").splitlines()[0],
+        argument_default=argparse.SUPPRESS,  # so that what is not given can be told from a default
+    )
+    parser.add_argument("--config", help="YAML file that names the losses")
+    parser.add_argument("--data", help=DATA_FORMS)
     parser.add_argument(
-        "--policy",
-        default=defaults.policy,
-        choices=get_args(Policy),
-        help="what to do with bad boxes in the data",
+        "--policy", choices=get_args(Policy), help="what to do with bad boxes in the data"
     )
     parser.add_argument("--steps", type=int, help=f"{defaults.steps} unless a time limit is given")
     parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="of training")
-    parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
-    parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--device", default=defaults.device, help="such as cpu or cuda")
-    parser.add_argument("--out", default=defaults.out, help="folder of the results")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--device", help="such as cpu or cuda")
+    parser.add_argument("--out", help="folder of the results")
     parser.add_argument(
-        "--resume", type=Path, help="checkpoint to go on from, without other options"
+        "--resume", type=Path, help="checkpoint to go on from, with no other option but --device"
     )
-    options = vars(parser.parse_args(arguments))
-    resume = options.pop("resume")
+    given = vars(parser.parse_args(arguments))
+    resume = given.pop("resume", None)
     if resume is not None:
         if not resume.is_file():
             parser.error(f"--resume: no checkpoint {resume}")
-        given = [name for name, value in options.items() if value != parser.get_default(name)]
-        if given:
-            extra = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        extra = ", ".join(f"--{name.replace('_', '-')}" for name in given if name != "device")
+        if extra:
             parser.error(f"--resume goes on with the settings of the run; leave out {extra}")
-        return Settings(**torch.load(resume, weights_only=True)["settings"]), resume
+        return Settings(**read_checkpoint(resume)["settings"] | given), resume
     for name in ("steps", "time_limit", "batch_size", "learning_rate"):
-        if options[name] is not None and options[name] <= 0:
-            parser.error(f"--{name.replace('_', '-')} must be positive, got {options[name]}")
-    if options["steps"] is None and options["time_limit"] is None:
-        options["steps"] = defaults.steps
-    return Settings(**options), None
-
-
-def report(changes: Sequence[str]) -> None:
-    """What was wrong with the data, a line each."""
-    for change in changes:
-        console.print(change, style="yellow", soft_wrap=True, markup=False, highlight=False)
+        if name in given and not 0 < given[name] < math.inf:
+            parser.error(f"--{name.replace('_', '-')} must be positive, got {given[name]}")
+    if not 0 <= given.get("seed", 0) < 2**63:
+        parser.error(f"--seed must be from 0 to 2**63 - 1, got {given['seed']}")
+    if "time_limit" in given:
+        given.setdefault("steps", None)
+    return Settings(**given), None
 
 
 def config_path(text: str) -> Path:
@@ -325,37 +270,12 @@ def progress_bar() -> Progress:
     )
 
 
-def save_checkpoint(run: Run) -> Path:
-    """Writes all that a run needs to go on as if it had not stopped."""
-    folder = Path(run.settings.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "checkpoint.pt"
-    state = {
-        "settings": asdict(run.settings),
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "history": run.history,
-        "seconds": run.seconds,
-    }
-    torch.save(state, path)
-    return path
-
-
-def load_checkpoint(path: Path, run: Run) -> None:
-    """Puts `run` where the checkpoint was written."""
-    state = torch.load(path, map_location=run.settings.device, weights_only=True)
-    run.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.history = state["history"]
-    run.seconds = state["seconds"]
-
-
-def finish(run: Run, data: DetectionData, criterion: detloss.DetectorLoss) -> Result:
+def finish(run: Run, data: DetectionData) -> Result:
     """Evaluates a trained run and writes its results."""
     settings, folder = run.settings, Path(run.settings.out)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    detections = detect(run.model, data.test, settings)
+    detections = detect(run.model, data.test, settings.batch_size, settings.device)
     result = evaluate(detections, data.test)
     result.metrics.update(
         steps=run.step,
@@ -365,7 +285,8 @@ def finish(run: Run, data: DetectionData, criterion: detloss.DetectorLoss) -> Re
         settings=asdict(settings),
     )
     (folder / "metrics.json").write_text(json.dumps(result.metrics, indent=2) + "\n")
-    (folder / "config.yaml").write_text(yaml.safe_dump(criterion.config(), sort_keys=False))
+    config = run.model.criterion.config()
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
     title = f"{Path(settings.config).stem} on {settings.data.split(':')[0]}"
     draw_losses(folder / "losses.png", run.history, title)
@@ -374,48 +295,6 @@ def finish(run: Run, data: DetectionData, criterion: detloss.DetectorLoss) -> Re
     found = [detections[index] for index in pictured]
     draw_detections(folder / "detections.png", images, targets, found, data.classes, title)
     return result
-
-
-@torch.no_grad()
-def detect(model: RetinaNet, images: ImageSet, settings: Settings) -> list[Target]:
-    """What the model finds in each image: "boxes", "labels" and "scores"."""
-    model.eval()
-    found: list[Target] = []
-    for first in range(0, len(images), settings.batch_size):
-        last = min(first + settings.batch_size, len(images))
-        inputs = [images[index][0].to(settings.device) for index in range(first, last)]
-        found += [{key: value.cpu() for key, value in one.items()} for one in model(inputs)]
-    return found
-
-
-def evaluate(detections: Sequence[Target], images: ImageSet) -> Result:
-    """COCO's average precision; objects to ignore count neither for nor against."""
-    metric = MeanAveragePrecision(
-        backend="faster_coco_eval",
-        extended_summary=True,
-        sync_on_compute=False,  # one process has all detections
-    )
-    targets = [images[index][1] for index in range(len(images))]
-    metric.update(
-        list(detections),
-        [
-            {"boxes": t["boxes"], "labels": t["labels"], "iscrowd": t["ignore"].int()}
-            for t in targets
-        ],
-    )
-    computed = metric.compute()
-    # (threshold, recall, class, all areas, most detections); -1 where a class has no object
-    precision = computed["precision"][..., 0, -1]
-    known = precision[0, 0] >= 0
-    return Result(
-        metrics={
-            "AP": round(float(computed["map"]), 4),
-            "AP50": round(float(computed["map_50"]), 4),
-            "AP75": round(float(computed["map_75"]), 4),
-        },
-        precision=precision[..., known].mean(dim=(1, 2)).tolist(),
-        thresholds=list(metric.iou_thresholds),
-    )
 
 
 def print_result(metrics: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import compare_losses
 import pytest
-from detection_data import digit_scenes
+from digits import digit_scenes
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -33,3 +33,19 @@ def test_the_same_name_twice(capsys):
     with pytest.raises(SystemExit):
         compare_losses.main(["a/retinanet.yaml", "b/retinanet.yaml"])
     assert "configs must have different names" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--data", "voc:nowhere"], "nowhere: not there, expected a folder"),
+        (["--device", "toaster"], "--device toaster cannot be used here: "),
+        (["lost.yaml"], "lost.yaml"),
+    ],
+)
+def test_a_mistake_of_the_user_is_one_line_and_no_traceback(change, message, tmp_path, capsys):
+    arguments = [str(CONFIGS / "retinanet.yaml"), *change, "--steps", "1", "--out", str(tmp_path)]
+    assert compare_losses.main(arguments) == 2
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.err.count("\n") == 1

@@ -1,7 +1,9 @@
 """The main job, in a few steps."""
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ import ranks
 import torch
 import train_detector
 import yaml
-from detection_data import digit_scenes
+from data_files import DataError
+from digits import digit_scenes
 from train_detector import (
     Settings,
     batch,
@@ -23,6 +26,7 @@ from train_detector import (
     mirror,
     one_cycle,
     parse,
+    save_checkpoint,
     start,
     train,
 )
@@ -139,11 +143,26 @@ def test_how_long_to_train(options, steps, minutes):
     assert (settings.steps, settings.time_limit) == (steps, minutes)
 
 
-@pytest.mark.parametrize("option", ["--steps", "--time-limit", "--batch-size", "--learning-rate"])
-def test_an_amount_that_is_not_positive(option, capsys):
+@pytest.mark.parametrize(
+    ("option", "amount"),
+    [
+        *[(name, "0") for name in ("--steps", "--time-limit", "--batch-size", "--learning-rate")],
+        *[(name, "nan") for name in ("--time-limit", "--learning-rate")],
+        ("--time-limit", "inf"),
+        ("--batch-size", "-4"),
+    ],
+)
+def test_an_amount_that_is_not_positive(option, amount, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([option, amount])
+    assert ended.value.code == 2
+    assert f"{option} must be positive, got {amount}" in capsys.readouterr().err
+
+
+def test_a_seed_that_no_generator_takes(capsys):
     with pytest.raises(SystemExit):
-        main([option, "0"])
-    assert f"{option} must be positive, got 0" in capsys.readouterr().err
+        main(["--seed", "-1"])
+    assert "--seed must be from 0 to 2**63 - 1, got -1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -171,19 +190,28 @@ def test_a_config_is_found_from_any_folder(monkeypatch, tmp_path):
     ("change", "message"),
     [
         (["--data", "nonsense"], "data 'nonsense' is unknown; expected digits, voc:DIR"),
-        (["--data", "voc:nowhere"], "nowhere/ImageSets/Main/train.txt"),
+        (["--data", "voc:nowhere"], "nowhere: not there, expected a folder"),
+        (["--data", "coco:nowhere:lost.json"], "lost.json: not there, expected a file"),
+        (["--data", "yolo:lost.yaml"], "lost.yaml: not there, expected a file"),
+        (["--device", "toaster"], "--device toaster cannot be used here: "),
+        (["--device", "cuda:99"], "--device cuda:99 cannot be used here: "),
+        (["--config", "lost.yaml"], "lost.yaml"),
+        (["--config", "."], ""),
     ],
 )
-def test_wrong_data_is_an_error_and_no_traceback(settings, change, message, capsys):
+def test_a_mistake_of_the_user_is_one_line_and_no_traceback(settings, change, message, capsys):
     assert main([*arguments(settings), *change]) == 2
-    assert message in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert message in output.err
+    assert output.err.count("\n") == 1
 
 
 def test_a_wrong_config_is_an_error_and_no_traceback(settings, tmp_path, capsys):
     path = tmp_path / "typo.yaml"
     path.write_text(Path(CONFIG).read_text().replace("giou, weight", "guoi, weight"))
     assert main([*arguments(settings), "--config", str(path)]) == 2
-    assert "typo.yaml: box.type: unknown box loss 'guoi'" in capsys.readouterr().out
+    assert "typo.yaml: box.type: unknown box loss 'guoi'" in capsys.readouterr().err
 
 
 def test_a_missing_checkpoint(capsys):
@@ -195,9 +223,149 @@ def test_a_missing_checkpoint(capsys):
 def test_resuming_takes_no_other_options(settings, tmp_path, capsys):
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.touch()
+    options = ["--steps", "9", "--batch-size", str(Settings().batch_size)]  # a default is one, too
     with pytest.raises(SystemExit):
-        main(["--resume", str(checkpoint), "--steps", "9", "--batch-size", "2"])
+        main(["--resume", str(checkpoint), *options])
     assert "leave out --steps, --batch-size" in capsys.readouterr().err
+
+
+@pytest.fixture
+def checkpoint(settings):
+    """What a run leaves after two of its four steps."""
+    data = digit_scenes(seed=0, train=12, test=4)
+    run = start(settings, data, detloss.load_config(settings.config))
+    run.history = {name: [1.0, 0.5] for name in run.history}
+    run.seconds = 1.0
+    return save_checkpoint(run)
+
+
+def test_resuming_on_another_device(few_scenes, settings, checkpoint, capsys):
+    """The run was on a GPU that this machine does not have."""
+    state = torch.load(checkpoint, weights_only=True)
+    state["settings"]["device"] = "cuda:99"
+    torch.save(state, checkpoint)
+    assert main(["--resume", str(checkpoint)]) == 2
+    assert "--device cuda:99 cannot be used here" in capsys.readouterr().err
+    assert main(["--resume", str(checkpoint), "--device", "cpu"]) == 0
+    metrics = json.loads((Path(settings.out) / "metrics.json").read_text())
+    assert (metrics["steps"], metrics["settings"]["device"]) == (4, "cpu")
+
+
+def halved(content, state):
+    return content[: len(content) // 2]
+
+
+def saved(change):
+    def damaged(content, state):
+        file = io.BytesIO()
+        torch.save(change(state), file)
+        return file.getvalue()
+
+    return damaged
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(halved, "cannot be read (", id="half a file"),
+        pytest.param(lambda content, state: b"", "cannot be read (", id="empty"),
+        pytest.param(lambda content, state: b"text", "cannot be read (", id="a text"),
+        pytest.param(
+            saved(lambda state: Path("x")), "cannot be read (Weights only load", id="any object"
+        ),
+        pytest.param(
+            saved(lambda state: state["model"]),
+            "no settings, model, optimizer, history, seconds in it",
+            id="the weights of a model",
+        ),
+        pytest.param(
+            saved(lambda state: [1]), "a list, expected a checkpoint", id="no mapping at all"
+        ),
+        pytest.param(
+            saved(lambda state: state | {"settings": {"steps": 3}}),
+            "settings: not those of a run",
+            id="settings of another version",
+        ),
+        pytest.param(
+            saved(lambda state: state | {"model": {}}), "of another model", id="another model"
+        ),
+        pytest.param(
+            saved(lambda state: state | {"history": {"box": [1.0]}}),
+            "of another model",
+            id="other losses",
+        ),
+    ],
+)
+def test_a_checkpoint_that_is_broken_or_foreign(few_scenes, checkpoint, damage, message, capsys):
+    state = torch.load(checkpoint, weights_only=True)
+    checkpoint.write_bytes(damage(checkpoint.read_bytes(), state))
+    assert main(["--resume", str(checkpoint)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"{checkpoint}: ")
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_a_checkpoint_of_other_classes(checkpoint, settings, capsys):
+    data = digit_scenes(seed=0, train=12, test=4)
+    other = replace(data, classes=data.classes[:3])
+    run = start(settings, other, detloss.load_config(settings.config))
+    with pytest.raises(
+        DataError, match=r"checkpoint.pt: of another model, expected the one of the"
+    ):
+        load_checkpoint(checkpoint, run)
+
+
+def test_a_folder_of_results_that_cannot_be_is_told_before_the_training(
+    few_scenes, settings, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(train_detector, "train", lambda run, data: pytest.fail("it was trained"))
+    (tmp_path / "file").touch()
+    assert main([*arguments(settings), "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "Not a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["voc", "coco", "yolo"])
+def test_photos_of_each_form_are_trained_on(request, form, settings, capsys):
+    data = request.getfixturevalue(form).data
+    assert main([*arguments(replace(settings, steps=1, batch_size=2)), "--data", data]) == 0
+    assert "AP50" in capsys.readouterr().out
+
+
+def test_a_photo_that_vanishes_during_training_is_one_line(voc, settings, monkeypatch, capsys):
+    def vanishing(data, step, settings):
+        for path in voc.image("a").parent.iterdir():
+            path.unlink()
+        return batch(data, step, settings)
+
+    monkeypatch.setattr(train_detector, "batch", vanishing)
+    assert main([*arguments(settings), "--data", voc.data]) == 2
+    assert re.fullmatch(r".*/\w.jpg: not there, expected an image\n", capsys.readouterr().err)
+
+
+def test_faults_of_boxes_are_counted(voc, settings, capsys):
+    flat = [voc.object("cat", (x, 9, x, 30)) for x in range(24)]
+    voc.add("a", voc.object("cat", (1, 2, 30, 40)), *flat)
+    assert main([*arguments(replace(settings, steps=1)), "--data", voc.data]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("dropped: no area") == 20
+    assert "... and 4 more\n--policy drop: 24 boxes with a fault\n" in printed
+
+
+def test_a_locale_without_utf_8(voc, settings, tmp_path):
+    """Names of classes and files in any letters: read as UTF-8, and told without a traceback."""
+    for name in ("a", "Größe"):
+        voc.add(name, voc.object("Müller", (1, 2, 30, 40)), voc.object("дом", (9, 9, 9, 30)))
+    voc.list("train", "a\nGröße\n")
+    command = [sys.executable, train_detector.__file__, "--data", voc.data]
+    done = subprocess.run(
+        [*command, *arguments(replace(settings, steps=1, batch_size=2))],
+        env=os.environ
+        | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"dropped: no area" in done.stdout
 
 
 def test_a_loss_that_the_model_cannot_use_is_an_error_and_no_traceback(settings, tmp_path, capsys):
@@ -206,7 +374,7 @@ def test_a_loss_that_the_model_cannot_use_is_an_error_and_no_traceback(settings,
     line = next(line for line in text.splitlines() if line.startswith("classification:"))
     path.write_text(text.replace(line, "classification: {type: softmax_cross_entropy}"))
     assert main([*arguments(settings), "--config", str(path)]) == 2
-    assert "without a background column" in capsys.readouterr().out
+    assert "without a background column" in capsys.readouterr().err
 
 
 def test_mirror_moves_the_boxes_with_the_pixels():
@@ -248,4 +416,4 @@ def test_two_processes_learn_what_one_does(tmp_path):
 def test_a_batch_that_processes_cannot_share(settings, monkeypatch, capsys):
     monkeypatch.setattr(ranks, "count", lambda: 3)
     assert main(arguments(settings)) == 2
-    assert "--batch-size must be a multiple of the 3 processes, got 4" in capsys.readouterr().out
+    assert "--batch-size must be a multiple of the 3 processes, got 4" in capsys.readouterr().err
