@@ -1,7 +1,9 @@
 """``detloss ...``: what is there, whether a config is right, and how fast it is here."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
@@ -13,6 +15,8 @@ from rich.table import Table
 import detloss
 from detloss.registry import SECTIONS, TERMS, Part, options_of
 from detloss.terms import Term
+
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 for PyTorch's choice")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
@@ -59,23 +63,68 @@ def check(
 @app.command()
 def bench(
     only: Annotated[
-        str, typer.Option(help="Cases that contain one of these, comma-separated")
+        str, typer.Option(help="Cases of these names, or that contain them; comma-separated")
     ] = "",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for PyTorch's choice")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    threads: Threads = 0,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda; meta counts launches and passes instead of timing")
+    ] = "cpu",
+    processes: Annotated[int, typer.Option(help="Processes that time each pair")] = 1,
     memory: Annotated[bool, typer.Option(help="Take peaks too, each in a fresh process")] = True,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Compile the losses, and count their kernels")
+    ] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a table of medians")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no tables")] = False,
 ) -> None:
     """Time detloss against the peers that are installed, and compare the results."""
-    from detloss.bench.report import report, run_cases
+    from detloss.bench import compiled as compiler
+    from detloss.bench import launches, report
+    from detloss.bench.cases import COUNTED, TIMED
 
     if threads:
         torch.set_num_threads(threads)
-    results = run_cases(only.split(","), torch.device(device), memory=memory, show=not as_json)
-    if as_json:
-        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
+    names, on = only.split(","), torch.device(device)
+    here = report.machine(on)
+    found: Sequence[Any]
+    if on.type == "meta":
+        found = counted = launches.count_cases(report.chosen(names, COUNTED))
+        printed: Any = launches.counts_table(counted, here)
+    elif compiled:
+        found = kernels = compiler.compile_cases(report.chosen(names, TIMED), on)
+        printed = compiler.compiled_table(kernels, here)
     else:
-        report(console, results)
+        found = timed = report.run_cases(
+            report.chosen(names, TIMED), on, processes=processes, memory=memory, show=not as_json
+        )
+        printed = report.markdown(timed) if as_markdown else report.tables(timed)
+    if as_json:
+        typer.echo(json.dumps([asdict(result) for result in found], indent=2))
+    elif as_markdown:
+        typer.echo(printed)
+    else:
+        console.print(printed)
+
+
+@app.command()
+def scaling(
+    picture: Annotated[Path, typer.Argument(help="A file to write, .png or .svg")],
+    threads: Threads = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+) -> None:
+    """Draw how time grows with anchors, classes, objects and images, and say where it jumps."""
+    from detloss.bench.report import machine
+    from detloss.bench.scaling import draw, jumps, time_sweeps
+
+    if threads:
+        torch.set_num_threads(threads)
+    on = torch.device(device)
+    times = time_sweeps(on)
+    draw(times, picture, machine(on))
+    for jump in jumps(times):
+        typer.echo(jump)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from detloss.bench import scaling
 from detloss.cli import app
 from detloss.registry import SECTIONS
 
@@ -42,10 +43,17 @@ def test_check_says_what_is_wrong(call, tmp_path):
 
 
 def test_bench_as_json(call):
-    result = call("bench", "--only", "dense-hinge", "--no-memory", "--json")
+    result = call("bench", "--only", "indices-hinge", "--no-memory", "--json")
     (case,) = json.loads(result.output)
-    assert case["name"] == "dense-hinge"
-    assert case["measurements"][0]["name"] == "detloss"
+    assert case["name"] == "indices-hinge"
+    assert list(case["measurements"]) == ["detloss", "plain formula"]
+
+
+def test_bench_without_values_counts_launches(call):
+    result = call("bench", "--only", "giou-1000", "--device", "meta", "--json")
+    (case,) = json.loads(result.output)
+    assert case["counts"]["detloss"]["launches"] > 0
+    assert "launches" in call("bench", "--only", "giou-1000", "--device", "meta").output
 
 
 def test_bench_of_an_unknown_case_names_the_cases(call):
@@ -53,3 +61,15 @@ def test_bench_of_an_unknown_case_names_the_cases(call):
     assert isinstance(result.exception, ValueError)
     assert "got nonsense" in str(result.exception)
     assert "focal" in str(result.exception)
+
+
+def test_scaling_draws_a_picture_and_says_where_time_jumps(call, monkeypatch, tmp_path):
+    times = {
+        name: {"focal": [1.0, *[1e9] * (len(sweep.sizes) - 1)]}
+        for name, sweep in scaling.SWEEPS.items()
+    }
+    monkeypatch.setattr(scaling, "time_sweeps", lambda device: times)
+    result = call("scaling", tmp_path / "scaling.png")
+    assert len(result.output.splitlines()) == len(times)
+    assert "focal: 20 classes take 1e+09 times as long as 1" in result.output
+    assert (tmp_path / "scaling.png").exists()

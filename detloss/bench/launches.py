@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from rich.table import Table
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from detloss.bench.cases import COUNTED
+from detloss.bench.measure import Case
 
 NO_KERNEL = ("aten::empty", "aten::new_empty", "aten::_unsafe_view", "aten::lift")
 """Beginnings of the operators that only reserve or rename memory; views say so themselves."""
@@ -42,6 +46,21 @@ class Counts:
     host_syncs: int
 
 
+@dataclass(frozen=True)
+class CountedResult:
+    """What each runner of a case costs.
+
+    Attributes:
+        name: The case.
+        title: What is computed, on how much.
+        counts: Runner -> its counts. One that asks for values is counted on a CPU.
+    """
+
+    name: str
+    title: str
+    counts: dict[str, Counts]
+
+
 def count(run: Callable[[], object], unit_bytes: int) -> Counts:
     """Runs that once and counts; a pass is `unit_bytes`, such as those of the logits.
 
@@ -58,11 +77,48 @@ def count(run: Callable[[], object], unit_bytes: int) -> Counts:
     return Counts(counter.launches, counter.bytes / unit_bytes, counter.host_syncs)
 
 
-class _Counter(TorchDispatchMode):
+def count_cases(names: Sequence[str]) -> list[CountedResult]:
+    """Counts detloss and its peers."""
+    results = []
+    for name in names:
+        case = COUNTED[name](torch.device("meta"), 1.0)
+        counts = {runner: _count(name, case, runner) for runner in case.runners}
+        results.append(CountedResult(name, case.title, counts))
+    return results
+
+
+def _count(name: str, case: Case, runner: str) -> Counts:
+    """On the meta device, and where a value is asked for on a CPU, with its host syncs."""
+    try:
+        return count(case.runners[runner], case.input_bytes)
+    except (NotImplementedError, RuntimeError):
+        if runner == "detloss":
+            raise
+    case = COUNTED[name](torch.device("cpu"), 1.0)
+    return count(case.runners[runner], case.input_bytes)
+
+
+def counts_table(results: Sequence[CountedResult], heading: str) -> Table:
+    """A row a runner."""
+    title = f"Launches and passes over memory, forward and backward ({heading})"
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for column in ("launches", "passes", "host syncs"):
+        table.add_column(column, justify="right")
+    for result in results:
+        for runner, counts in result.counts.items():
+            name = result.name if runner == "detloss" else f"  {runner}"
+            passes, syncs = f"{counts.passes:.1f}", f"{counts.host_syncs or ''}"
+            table.add_row(name, str(counts.launches), passes, syncs)
+        table.add_section()
+    return table
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operator, those of the backward pass too."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.launches = self.bytes = self.host_syncs = 0
 
     def __torch_dispatch__(

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -14,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Run = Callable[[], Sequence[Tensor]]
-"""Computes what is measured and returns the results that all runners must agree on."""
+Run = Callable[[], Any]
+"""Computes what is measured and returns what came out."""
 
 SETTLING, COUNTED = 2, 2
 """Runs of a turn: the first find the memory and the caches as the other runner left them."""
@@ -31,36 +32,45 @@ class Case:
         runners: Name -> how that package does it; each is timed beside the first, detloss.
         input_bytes: Size of the predictions, the unit of the memory column.
         least_bytes: Bytes that any implementation must move, for the roofline; 0 where nobody says.
+        tensors: Of what a run returned, the results that all runners must agree on.
+        loss: detloss's loss of the predictions, for a compiler; None where there is no gradient.
+        predictions: What that is called with.
     """
 
     title: str
     runners: dict[str, Run]
     input_bytes: int
     least_bytes: int = 0
+    tensors: Callable[[Any], Sequence[Tensor]] = list
+    loss: Callable[..., Tensor] | None = None
+    predictions: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one runner of a case came to.
+    """What one runner of a case came to in one process.
 
     Attributes:
         name: The runner.
         milliseconds: Median of a run.
         ratio: How many times that of the first runner, run in turns with it.
         difference: Largest difference from the first runner's results, relative to their largest.
-        peak_bytes: Memory above what the inputs take, or None if it was not measured.
+        cured: The median after `cure`, in the same process; None where there is nothing to cure.
+        cured_ratio: The ratio after it.
     """
 
     name: str
     milliseconds: float
     ratio: float
     difference: float
-    peak_bytes: int | None = None
+    cured: float | None = None
+    cured_ratio: float | None = None
 
-    @property
-    def beside(self) -> float:
-        """The median of the first runner, run in turns with it."""
-        return self.milliseconds / self.ratio
+    def first(self, name: str) -> "Measurement":
+        """That of the first runner, run in turns with this one."""
+        cured = self.cured / self.cured_ratio if self.cured and self.cured_ratio else None
+        one = None if cured is None else 1.0
+        return Measurement(name, self.milliseconds / self.ratio, 1.0, 0.0, cured, one)
 
 
 def compare(case: Case, name: str, device: torch.device, *, seconds: float = 4.0) -> Measurement:
@@ -69,14 +79,35 @@ def compare(case: Case, name: str, device: torch.device, *, seconds: float = 4.0
     What ran before decides which caches are warm and which memory is there. So of the four runs of
     a turn only the last two count, since who uses one package has not run the other just before;
     and a process should compare one pair, so that no ratio depends on what else is installed.
+    On a CPU it is timed as the process started, and once more after `cure`.
     """
     first = next(iter(case.runners))
     pair = case.runners[first], case.runners[name]
-    difference = _difference(*([r.detach().double().cpu() for r in run()] for run in pair))
+    results = ([r.detach().double().cpu() for r in case.tensors(run())] for run in pair)
+    difference = _difference(*results)
+    milliseconds, ratio = _medians(*pair, device, seconds)
+    if device.type != "cpu":
+        return Measurement(name, milliseconds, ratio, difference)
+    cure()
+    return Measurement(name, milliseconds, ratio, difference, *_medians(*pair, device, seconds))
+
+
+def cure() -> None:
+    """Brings every thread into the good state, if it was in the bad one.
+
+    The threads of a process may start in a state of the processor in which some vector functions,
+    `log1p` and `softplus` among them, take 20 times as long; which ones do depends on the release
+    of PyTorch. `lgamma` ends it for the thread that runs it.
+    """
+    torch.lgamma(torch.ones(torch.get_num_threads() * 2**16))  # enough for every thread
+
+
+def _medians(one: Run, other: Run, device: torch.device, seconds: float) -> tuple[float, float]:
+    """The median of `other` in milliseconds, and how many times that of `one` it is."""
     give_back_freed_memory()
-    ours, theirs = _in_turns(*pair, device, seconds)
+    ours, theirs = _in_turns(one, other, device, seconds)
     median = statistics.median(theirs)
-    return Measurement(name, 1000 * median, median / statistics.median(ours), difference)
+    return 1000 * median, median / statistics.median(ours)
 
 
 def _in_turns(
@@ -87,12 +118,13 @@ def _in_turns(
     until = time.perf_counter() + seconds
     while time.perf_counter() < until or len(times[0]) < LEAST_TURNS * COUNTED:
         for run, counted in zip((one, other), times, strict=True):
-            turn = [_time(run, device) for _ in range(SETTLING + COUNTED)]
+            turn = [seconds_of(run, device) for _ in range(SETTLING + COUNTED)]
             counted += turn[SETTLING:]
     return times
 
 
-def _time(run: Run, device: torch.device) -> float:
+def seconds_of(run: Run, device: torch.device) -> float:
+    """How long one run takes."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     began = time.perf_counter()
@@ -118,20 +150,23 @@ def bandwidth(device: torch.device) -> float:
     def copy() -> Sequence[Tensor]:
         return [target.copy_(source)]
 
-    best = min(_time(copy, device) for _ in range(8))
+    best = min(seconds_of(copy, device) for _ in range(8))
     return 2 * source.nbytes / best
 
 
-def in_fresh_process(*arguments: object) -> Any:
+def in_fresh_process(*arguments: object, compiler_cache: str | None = None) -> Any:
     """What `detloss.bench.process` prints for these arguments.
 
-    What earlier cases leave in the heap makes some packages up to three times as fast.
+    What earlier cases leave in the heap makes some packages up to three times as fast. A
+    `compiler_cache` is the folder in which PyTorch's compiler keeps what it wrote.
 
     Raises:
         RuntimeError: If the process fails.
     """
     command = [sys.executable, "-m", "detloss.bench.process", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    cache = {"TORCHINDUCTOR_CACHE_DIR": compiler_cache} if compiler_cache else {}
+    environment = os.environ | cache
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -2,14 +2,13 @@
 
 import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
-from rich.console import Console
+from rich.console import Group
 from rich.table import Table
 
-from detloss.bench.cases import CASES
 from detloss.bench.measure import Measurement, bandwidth, in_fresh_process
 
 Setting = tuple[str, torch.device, int]
@@ -23,66 +22,84 @@ class CaseResult:
     Attributes:
         name: The case.
         title: What was computed, on how much.
-        device: Where.
-        threads: CPU threads.
+        machine: Release of PyTorch, processor, threads.
         input_bytes: Size of the predictions.
         bound_milliseconds: The bytes that have to be moved over the measured bandwidth, or None.
-        measurements: One a runner, detloss first.
+        measurements: Runner -> one a process, detloss first.
+        peaks: Runner -> peak memory above what the inputs take, in bytes, or None.
     """
 
     name: str
     title: str
-    device: str
-    threads: int
+    machine: str
     input_bytes: int
     bound_milliseconds: float | None
-    measurements: list[Measurement]
+    measurements: dict[str, list[Measurement]]
+    peaks: dict[str, int | None]
+
+
+def machine(device: torch.device) -> str:
+    """What a time depends on beside the case."""
+    release = f"PyTorch {torch.__version__}"
+    if device.type == "cuda":
+        return f"{release}, {torch.cuda.get_device_name(device)}"
+    if device.type != "cpu":
+        return f"{release}, {device}"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"{release}, CPU with {instructions}, threads: {torch.get_num_threads()}"
+
+
+def chosen(only: Sequence[str], cases: Iterable[str]) -> list[str]:
+    """The cases that are named in `only`; a name that none has stands for those that contain it.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    cases = list(cases)
+    exact, parts = set(only) & set(cases), set(only) - set(cases)
+    found = [name for name in cases if name in exact or any(part in name for part in parts)]
+    if not found:
+        raise ValueError(f"only must name some of {', '.join(cases)}, got {', '.join(only)}")
+    return found
 
 
 def run_cases(
-    only: Sequence[str], device: torch.device, *, memory: bool, show: bool
+    names: Sequence[str], device: torch.device, *, processes: int, memory: bool, show: bool
 ) -> list[CaseResult]:
-    """Runs the cases whose name contains one of `only`.
-
-    Raises:
-        ValueError: If no case does.
-    """
-    chosen = [name for name in CASES if any(part in name for part in only)]
-    if not chosen:
-        raise ValueError(f"only must name some of {', '.join(CASES)}, got {', '.join(only)}")
+    """Times the cases, each pair of runners in that many processes."""
     threads = torch.get_num_threads()
     bytes_a_second = bandwidth(device)
     results = []
-    for name in chosen:
+    for name in names:
         if show:
             print(f"{name} ...", file=sys.stderr)
         setting = name, device, threads
         found = in_fresh_process("describe", *setting)
-        measurements = _measurements(setting, *found["runners"])
-        if memory:
-            measurements = [replace(m, peak_bytes=_peak(setting, m.name)) for m in measurements]
+        runners = found["runners"]
         least = found["least_bytes"]
         results.append(
             CaseResult(
                 name,
                 found["title"],
-                str(device),
-                threads,
+                machine(device),
                 found["input_bytes"],
                 1000 * least / bytes_a_second if least else None,
-                measurements,
+                _measurements(setting, *runners, processes=processes),
+                {runner: _peak(setting, runner) for runner in runners} if memory else {},
             )
         )
     return results
 
 
-def _measurements(setting: Setting, first: str, *others: str) -> list[Measurement]:
-    """The first runner and the others, each timed beside the first in a process of their own."""
-    beside = [
-        Measurement(**in_fresh_process("times", *setting, name)) for name in others or [first]
-    ]
-    milliseconds = statistics.median(m.beside for m in beside)
-    return [Measurement(first, milliseconds, 1.0, 0.0), *(beside if others else [])]
+def _measurements(
+    setting: Setting, first: str, *others: str, processes: int
+) -> dict[str, list[Measurement]]:
+    """The first runner and the others, each beside the first in processes of their own."""
+    beside = {
+        name: [Measurement(**in_fresh_process("times", *setting, name)) for _ in range(processes)]
+        for name in others or [first]
+    }
+    return {first: [m.first(first) for found in beside.values() for m in found]} | beside
 
 
 def _peak(setting: Setting, runner: str) -> int | None:
@@ -94,35 +111,80 @@ def _peak(setting: Setting, runner: str) -> int | None:
     return peak
 
 
-def report(console: Console, results: Sequence[CaseResult]) -> None:
-    """A table a case: times, ratios to the first runner, differences, peaks, and the bound."""
-    for result in results:
-        table = Table(
-            title=f"{result.name}: {result.title} ({result.device}, {result.threads} threads)",
-            title_justify="left",
+def tables(results: Sequence[CaseResult]) -> Group:
+    """A table a case, with the times before and after the cure."""
+    return Group(*(part for result in results for part in (_table(result), _bound(result), "")))
+
+
+def _table(result: CaseResult) -> Table:
+    """A row a runner; several processes as their median, least and most."""
+    title = f"{result.name}: {result.title} ({result.machine})"
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True, min_width=max(map(len, result.measurements)))
+    columns = "ms", "ratio", "cured ms", "ratio", "difference", "peak MB", "peak / input"
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, found in result.measurements.items():
+        peak = result.peaks.get(name)
+        table.add_row(
+            name,
+            *(_spread(found, of) for of in ("milliseconds", "ratio", "cured", "cured_ratio")),
+            f"{max(m.difference for m in found):.1e}",
+            "" if peak is None else f"{peak / 1e6:.1f}",
+            "" if peak is None else f"{peak / result.input_bytes:.2f}",
         )
-        first = result.measurements[0].name
-        table.add_column("", no_wrap=True, min_width=max(len(m.name) for m in result.measurements))
-        columns = "ms", f"{first} beside it", "ratio", "difference", "peak MB", "peak / input"
-        for column in columns:
-            table.add_column(column, justify="right")
-        for m in result.measurements:
-            peak = "" if m.peak_bytes is None else f"{m.peak_bytes / 1e6:.1f}"
-            share = "" if m.peak_bytes is None else f"{m.peak_bytes / result.input_bytes:.2f}"
-            table.add_row(
-                m.name,
-                f"{m.milliseconds:.3g}",
-                f"{m.beside:.3g}",
-                f"{m.ratio:.2f}",
-                f"{m.difference:.1e}",
-                peak,
-                share,
-            )
-        console.print(table)
-        if result.bound_milliseconds is not None:
-            distance = result.measurements[0].milliseconds / result.bound_milliseconds
-            console.print(
-                f"Roofline: {result.bound_milliseconds:.3g} ms to read the predictions and write "
-                f"the gradient at the bandwidth measured; {first} takes {distance:.1f} times that."
-            )
-        console.print()
+    return table
+
+
+def _bound(result: CaseResult) -> str:
+    """How far detloss is from what the memory allows."""
+    if result.bound_milliseconds is None:
+        return ""
+    (first, found), *_ = result.measurements.items()
+    distance = statistics.median(m.milliseconds for m in found) / result.bound_milliseconds
+    return (
+        f"Roofline: {result.bound_milliseconds:.3g} ms to read the predictions and write the "
+        f"gradient at the bandwidth measured; {first} takes {distance:.1f} times that."
+    )
+
+
+def _spread(found: Sequence[Measurement], attribute: str) -> str:
+    """The median of that attribute, and the least and the most where there are several."""
+    values = sorted(_values(found, attribute))
+    if len(values) < 2:
+        return _median(found, attribute)
+    return f"{_median(found, attribute)} ({values[0]:.3g}-{values[-1]:.3g})"
+
+
+def markdown(results: Sequence[CaseResult]) -> str:
+    """The table of the README, a row a case: medians of the processes."""
+    lines = [
+        "| | detloss | torchvision | others | after the cure | peak memory, torchvision's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        others = dict(result.measurements)
+        ours, theirs = others.pop("detloss"), others.pop("torchvision", [])
+        cured = [_median(ours, "cured", " ms"), _median(theirs, "cured_ratio", "x")]
+        peaks = [result.peaks.get("detloss"), result.peaks.get("torchvision")]
+        cells = [
+            result.title,
+            _median(ours, "milliseconds", " ms"),
+            _median(theirs, "ratio", "x"),
+            ", ".join(f"{name} {_median(found, 'ratio', 'x')}" for name, found in others.items()),
+            ", ".join(filter(None, cured)),
+            ", ".join(f"{peak / 1e6:.0f} MB" for peak in peaks if peak is not None),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    machines = dict.fromkeys(result.machine for result in results)
+    return "\n".join([*lines, "", *machines])
+
+
+def _median(found: Sequence[Measurement], attribute: str, unit: str = "") -> str:
+    """Of that attribute; nothing where it was not measured."""
+    values = _values(found, attribute)
+    return f"{statistics.median(values):.3g}{unit}" if values else ""
+
+
+def _values(found: Sequence[Measurement], attribute: str) -> list[float]:
+    return [value for m in found if (value := getattr(m, attribute)) is not None]

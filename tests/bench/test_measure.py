@@ -3,13 +3,13 @@
 import torch
 from fresh_process import measures_memory, printed_by
 
-from detloss.bench import measure, report
-from detloss.bench.measure import Case, compare
+from detloss.bench import measure
+from detloss.bench.measure import Case, Measurement, compare, cure
 
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 
 
-def test_runners_take_turns_of_four_and_differences_are_relative():
+def test_runners_take_turns_of_four_and_differences_are_relative(monkeypatch):
     order = []
 
     def runner(name, value):
@@ -19,49 +19,43 @@ def test_runners_take_turns_of_four_and_differences_are_relative():
 
         return run
 
+    monkeypatch.setattr(measure, "cure", lambda: order.append("cure"))
     case = Case("toy", {"one": runner("one", 4.0), "two": runner("two", 5.0)}, input_bytes=8)
     assert compare(case, "two", CPU, seconds=0).difference == 0.25
-    assert order == ["one", "two", *(["one"] * 4 + ["two"] * 4) * 3]
+    turns = (["one"] * 4 + ["two"] * 4) * 3
+    assert order == ["one", "two", *turns, "cure", *turns]
     assert compare(case, "one", CPU, seconds=0).difference == 0
 
 
 def test_a_ratio_is_to_the_first_runner_without_the_first_runs_of_a_turn(monkeypatch):
     case = Case("toy", dict.fromkeys(("one", "two"), lambda: [torch.ones(1)]), input_bytes=4)
-    seconds = iter([50, 90, 3, 3, 60, 80, 12, 12] * 3)
-    monkeypatch.setattr(measure, "_time", lambda run, device: next(seconds))
+    before, after = [50, 90, 3, 3, 60, 80, 12, 12], [50, 90, 2, 2, 60, 80, 10, 10]
+    seconds = iter(before * 3 + after * 3)
+    monkeypatch.setattr(measure, "seconds_of", lambda run, device: next(seconds))
     two = compare(case, "two", CPU, seconds=0)
-    assert (two.name, two.milliseconds, two.ratio, two.beside) == ("two", 12000, 4, 3000)
+    assert two == Measurement("two", 12000, 4, 0.0, cured=10000, cured_ratio=5)
+    assert two.first("one") == Measurement("one", 3000, 1, 0.0, cured=2000, cured_ratio=1)
 
 
-def test_every_peer_is_beside_the_first_in_a_process_of_its_own(monkeypatch):
-    runners = {"toy": ["one", "two", "three"], "lone": ["one"]}
-    ran = []
+def test_there_is_nothing_to_cure_elsewhere():
+    case = Case("toy", {"one": lambda: [torch.ones(1)]}, input_bytes=4)
+    found = compare(case, "one", META, seconds=0)
+    assert found.cured is found.cured_ratio is found.first("one").cured is None
 
-    def in_fresh_process(task, name, device, threads, *runner):
-        ran.append((task, name, *runner))
-        if task == "describe":
-            described = {"title": "a toy", "input_bytes": 4, "least_bytes": 0}
-            return {"runners": runners[name], **described}
-        (peer,) = runner
-        milliseconds, ratio = {"one": (3.0, 1.5), "two": (8.0, 2.0), "three": (60.0, 10.0)}[peer]
-        return {"name": peer, "milliseconds": milliseconds, "ratio": ratio, "difference": 0.0}
 
-    monkeypatch.setattr(report, "CASES", runners)
-    monkeypatch.setattr(report, "in_fresh_process", in_fresh_process)
-    toy, lone = report.run_cases(["toy", "lone"], CPU, memory=False, show=False)
-    assert [(m.name, m.milliseconds, m.ratio) for m in toy.measurements] == [
-        ("one", 5.0, 1.0),  # 4 beside the second, 6 beside the third
-        ("two", 8.0, 2.0),
-        ("three", 60.0, 10.0),
-    ]
-    assert [(m.name, m.milliseconds, m.ratio) for m in lone.measurements] == [("one", 2.0, 1.0)]
-    assert ran == [
-        ("describe", "toy"),
-        ("times", "toy", "two"),
-        ("times", "toy", "three"),
-        ("describe", "lone"),
-        ("times", "lone", "one"),
-    ]
+def test_what_is_compared_is_made_of_what_came_out():
+    case = Case(
+        "toy", {"one": lambda: 2.0, "two": lambda: 3.0}, 4, tensors=lambda x: [torch.tensor(x)]
+    )
+    assert compare(case, "two", CPU, seconds=0).difference == 0.5
+
+
+def test_the_cure_has_work_for_every_thread(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(torch, "lgamma", lambda values: sizes.append(len(values)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    cure()
+    assert sizes[0] >= 3 * 32768, "PyTorch gives a thread at least so many values"
 
 
 PEAK = """
