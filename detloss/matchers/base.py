@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -144,18 +144,16 @@ class Matcher(Part):
             TypeError: If a tensor has the wrong dtype.
             ValueError: If a shape or a length does not fit, or a needed input is missing.
         """
-        one_an_image = {
-            "anchors": anchors,
-            "gt_labels": gt_labels,
-            "gt_ignore": gt_ignore,
-            "class_logits": class_logits,
-            "pred_boxes": pred_boxes,
-            "objectness": objectness,
-        }
         count = len(gt_boxes)
-        for name, values in one_an_image.items():
-            if values is not None and len(values) != count:
-                raise ValueError(f"{name} must be {count}, one an image, got {len(values)}")
+        check_one_an_image(
+            count,
+            anchors=anchors,
+            gt_labels=gt_labels,
+            gt_ignore=gt_ignore,
+            class_logits=class_logits,
+            pred_boxes=pred_boxes,
+            objectness=objectness,
+        )
         return [
             self(
                 anchors[image],
@@ -169,6 +167,13 @@ class Matcher(Part):
             )
             for image in range(count)
         ]
+
+
+def check_one_an_image(count: int, **values: Sequence[Any] | Tensor | None) -> None:
+    """Raises ValueError unless each of the values that are given has that length."""
+    for name, value in values.items():
+        if value is not None and len(value) != count:
+            raise ValueError(f"{name} must be {count}, one an image, got {len(value)}")
 
 
 def check_match_inputs(anchors: Tensor, gt_boxes: Tensor, gt_ignore: Tensor | None) -> None:

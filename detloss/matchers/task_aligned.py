@@ -1,0 +1,173 @@
+"""Matching by how well a prediction solves both tasks, its class and its box."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from detloss.matchers.claims import (
+    Assigned,
+    ClaimMatcher,
+    Scene,
+    contest,
+    give_to_best_of_all,
+    overlapping,
+    reaches,
+)
+from detloss.registry import MATCHERS, Fraction, NonNegative, PositiveInt
+from detloss.tensors import sync_is_free
+
+Convention = Literal["tood", "ppyoloe", "ultralytics"]
+EPSILON = {"tood": 1e-7, "ppyoloe": 1e-9, "ultralytics": 1e-9}
+"""What keeps the scale of the scores finite."""
+MARGIN = {"tood": 0.01, "ppyoloe": 1e-9, "ultralytics": 1e-9}
+"""How far inside a ground truth the centre of its anchors lies."""
+
+
+@MATCHERS.register("task_aligned")
+class TaskAlignedMatcher(ClaimMatcher):
+    """Each ground truth takes the anchors whose prediction is most aligned with it.
+
+    The alignment of an anchor with a ground truth is ``t = s^alpha u^beta``: s the predicted
+    probability of the ground truth's class, u the overlap of the predicted box with it, at least 0.
+    A ground truth takes the `topk` anchors of largest t, the first of equal ones, whose centre lies
+    inside it. An anchor that several have taken goes to one of them. The score of a positive is
+    ``t / max(t) * max(u)``, the maxima over the positives of its ground truth, so that the best of
+    them has the largest overlap for its label.
+
+    Implementations differ in what a `convention` names:
+
+    - "tood", the paper's: the topk are taken of all anchors, and those whose centre is outside are
+      dropped; a contested anchor goes to the largest overlap of those that took it.
+    - "ppyoloe" (PaddleDetection, super-gradients, YOLOv6, YOLOv9): the topk are taken of the
+      anchors inside; a contested anchor goes to the ground truth of the image that overlaps its
+      prediction most, even if that had not taken it.
+    - "ultralytics": likewise, but of the ground truths that the anchor's centre is inside.
+
+    Some of them also take anchors with t = 0, which ones is left to the order of a sort; such an
+    anchor has score 0. Here an anchor is taken only with t > 0.
+
+    A ground truth keeps no anchor where no centre is inside it, no prediction overlaps it, or
+    others win all that it took.
+
+    Args:
+        topk: Anchors that each ground truth takes.
+        alpha: Power of the probability, >= 0.
+        beta: Power of the overlap, >= 0.
+        overlap: What u is, a kind of `detloss.boxes.paired_overlap`; "iou" in the paper.
+        convention: See above.
+        min_side: A ground truth with a shorter side takes anchors as if that side were as long
+            about its centre (ultralytics: 16, the second stride), in the unit of the boxes.
+        topk_kept: Of the anchors that each ground truth has in the end it keeps so many, those of
+            largest t; None for all.
+        ignore_overlap: Share of an anchor's area in an ignore region from which it is ignored.
+
+    Example:
+        >>> points = torch.tensor([[0.0, 0, 8, 8], [8, 0, 16, 8], [80, 80, 88, 88]])
+        >>> matches = TaskAlignedMatcher(topk=2)(
+        ...     points,
+        ...     torch.tensor([[1.0, 1, 15, 9]]),
+        ...     gt_labels=torch.tensor([0]),
+        ...     class_logits=torch.tensor([[0.0], [2.0], [2.0]]),
+        ...     pred_boxes=torch.tensor([[1.0, 1, 15, 9], [0, 0, 15, 9], [1, 1, 15, 9]]),
+        ... )
+        >>> matches.positive, matches.score
+        (tensor([ True, False, False]), tensor([1., 0., 0.]))
+
+    Reference:
+        Feng et al., "TOOD: Task-aligned One-stage Object Detection", ICCV 2021, arXiv:2108.07755.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"gt_labels", "class_logits", "pred_boxes"})
+    scores: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        topk: PositiveInt = 13,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 6.0,
+        overlap: str = "iou",
+        convention: Convention = "tood",
+        min_side: NonNegative = 0.0,
+        topk_kept: PositiveInt | None = None,
+        ignore_overlap: Fraction = 0.5,
+    ) -> None:
+        super().__init__()
+        self.topk = topk
+        self.alpha = alpha
+        self.beta = beta
+        self.overlap = overlap
+        self.convention = convention
+        self.min_side = min_side
+        self.topk_kept = topk_kept
+        self.ignore_overlap = ignore_overlap
+
+    def assign(self, scene: Scene) -> Assigned:
+        """See `ClaimMatcher.assign`."""
+        centres, areas = scene.centres, self._areas(scene.truths.boxes)
+        if self.convention == "tood":  # whose t > 0 lets only overlapping predictions in
+            assert scene.pred_boxes is not None
+            predicted = scene.pred_boxes.view(scene.images, scene.size, 4)
+            pairs = overlapping(scene, predicted, scene.truths.boxes)
+        else:
+            pairs = overlapping(scene, centres, areas)
+        alignment, _ = self._alignment(scene, pairs.row, pairs.anchor)
+        anchor, cost = pairs.cheapest(-alignment, self.topk)
+        row = torch.arange(scene.rows, device=anchor.device)[:, None]
+
+        def overlap_inside(row: Tensor, anchor: Tensor) -> Tensor:
+            overlap = scene.overlap(row, anchor, self.overlap)
+            if self.convention == "ultralytics":
+                overlap = torch.where(reaches(scene, centres, areas, row, anchor), overlap, 0)
+            return overlap
+
+        chosen = cost < 0
+        if self.convention == "tood":
+            chosen &= reaches(scene, centres, areas, row, anchor)
+        owner = contest(scene, anchor, chosen, scene.overlap(row, anchor, self.overlap))
+        if self.convention != "tood":
+            owner = give_to_best_of_all(scene, owner, anchor, chosen, overlap_inside)
+        return self._scored(scene, owner)
+
+    def _areas(self, truths: Tensor) -> Tensor:
+        """(R, 4) where the centres of the anchors lie that each ground truth may take."""
+        half = (truths[:, 2:] - truths[:, :2]) / 2
+        grown = (self.min_side / 2 - half).clamp(min=0) - MARGIN[self.convention]
+        return torch.cat([truths[:, :2] - grown, truths[:, 2:] + grown], 1)
+
+    def _alignment(self, scene: Scene, row: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
+        """Alignment t and overlap u of pairs; see `detloss.matchers.claims.Measure`."""
+        overlap = scene.overlap(row, anchor, self.overlap)
+        probability = scene.logit(row, anchor).sigmoid().nan_to_num(0.0)
+        return probability.pow(self.alpha) * overlap.pow(self.beta), overlap
+
+    def _scored(self, scene: Scene, owner: Tensor) -> Assigned:
+        """The owners (B A,) that keep their anchor, and the scores of these."""
+        anchor = torch.arange(len(owner), device=owner.device)
+        if sync_is_free(owner):
+            anchor = (owner < scene.rows).nonzero().view(-1)
+        row = owner[anchor]
+        alignment, overlap = self._alignment(scene, row.clamp(max=scene.rows - 1), anchor)
+        if self.topk_kept is not None:
+            kept = _rank(row, alignment) < self.topk_kept
+            row = torch.where(kept, row, scene.rows)
+        most = alignment.new_zeros(2, scene.rows + 1)  # t and u of each ground truth
+        values = torch.stack([alignment, overlap])
+        most = most.scatter_reduce(1, row.expand_as(values), values, "amax")[:, row]
+        score = alignment / (most[0] + EPSILON[self.convention]) * most[1]
+        score = torch.where(row < scene.rows, score, 0)
+        return Assigned(
+            torch.full_like(owner, scene.rows).scatter(0, anchor, row),
+            score.new_zeros(len(owner)).scatter(0, anchor, score),
+        )
+
+
+def _rank(row: Tensor, values: Tensor) -> Tensor:
+    """(P,) how many of the same row come before each: larger values, of equal ones the first."""
+    order = values.argsort(descending=True, stable=True)
+    order = order[row[order].argsort(stable=True)]
+    sorted_row = row[order]
+    place = torch.arange(len(row), device=row.device)
+    rank = place - torch.searchsorted(sorted_row, sorted_row)
+    return torch.empty_like(place).scatter_(0, order, rank)

@@ -1,0 +1,105 @@
+"""Pairs of ground truths and anchors, and who gets an anchor that several have chosen."""
+
+import pytest
+import torch
+from boxgen import random_boxes
+
+from detloss.matchers.claims import (
+    Pairs,
+    Scene,
+    Truths,
+    contest,
+    give_to_best_of_all,
+    overlapping,
+    reaches,
+)
+from detloss.tensors import without_host_sync
+
+
+def scene(counts, *, anchors=200, shared=True, seed=0):
+    """A batch of boxes within 100 pixels of 0, with so many ground truths in each image."""
+    boxes = random_boxes(sum(counts), seed=seed, dtype=torch.float32)
+    images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    groups = 1 if shared else len(counts)
+    truths = Truths(
+        boxes=boxes,
+        image=images,
+        place=torch.cat([torch.arange(count) for count in counts]),
+        claims=torch.ones(len(boxes), dtype=torch.bool),
+        labels=None,
+        counts=list(counts),
+    )
+    anchor_boxes = random_boxes(groups * anchors, seed=seed + 1, dtype=torch.float32)
+    return Scene(anchor_boxes.view(groups, anchors, 4), truths, len(counts), *[None] * 4)
+
+
+def listed(pairs):
+    """The set of pairs (ground truth, anchor)."""
+    if pairs.valid is None:
+        return set(zip(pairs.row.tolist(), pairs.anchor.tolist(), strict=True))
+    row = pairs.row.expand_as(pairs.anchor)[pairs.valid]
+    return set(zip(row.tolist(), pairs.anchor[pairs.valid].tolist(), strict=True))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("block", [1, 64, 262_144])
+def test_overlapping_pairs_are_those_that_share_an_area(shared, block, monkeypatch):
+    monkeypatch.setattr("detloss.matchers.tiles.CPU_PAIRS", block)
+    batch = scene([3, 0, 5], shared=shared)
+    batch.truths.claims[4] = False
+    expected = set()
+    for row, (box, image) in enumerate(
+        zip(batch.truths.boxes.tolist(), batch.truths.image.tolist(), strict=True)
+    ):
+        for anchor, other in enumerate(batch.anchors[0 if shared else image].tolist()):
+            across = min(box[2], other[2]) > max(box[0], other[0])
+            if across and min(box[3], other[3]) > max(box[1], other[1]) and row != 4:
+                expected.add((row, image * 200 + anchor))
+    pairs = overlapping(batch, batch.anchors, batch.truths.boxes)
+    assert listed(pairs) == expected
+    assert pairs.valid is None
+    assert reaches(batch, batch.anchors, batch.truths.boxes, pairs.row, pairs.anchor).all()
+    with without_host_sync():
+        assert listed(overlapping(batch, batch.anchors, batch.truths.boxes)) == expected
+
+
+def test_a_point_on_the_edge_is_outside():
+    batch = scene([1], anchors=3)
+    points = torch.tensor([[0.0, 5], [1e-3, 5], [10.0, 5]])
+    areas = torch.tensor([[0.0, 0, 10, 10]])
+    reach = torch.cat([points, points], 1)[None]
+    assert listed(overlapping(batch, reach, areas)) == {(0, 1)}
+
+
+def test_the_cheapest_of_equal_ones_are_the_first():
+    row, anchor = torch.tensor([0, 0, 0, 0, 2, 2]), torch.tensor([3, 4, 7, 9, 13, 11])
+    pairs = Pairs(3, row, anchor, None)
+    cost = torch.tensor([2.0, 1.0, 2.0, 0.5, 1.0, 1.0])
+    anchors, costs = pairs.cheapest(cost, 3)
+    assert anchors[0].tolist() == [9, 4, 3]
+    assert costs.tolist() == [[0.5, 1, 2], [torch.inf] * 3, [1, 1, torch.inf]]
+    assert anchors[2, :2].tolist() == [13, 11]
+
+
+def test_a_contested_anchor_goes_to_the_highest_priority_then_to_the_first():
+    batch = scene([3], anchors=4)
+    anchor = torch.tensor([[0, 1], [1, 2], [2, 0]])
+    priority = torch.tensor([[0.5, 0.2], [0.3, 0.7], [0.7, 0.9]])
+    chosen = torch.tensor([[True, True], [True, True], [True, False]])
+    assert contest(batch, anchor, chosen, priority).tolist() == [0, 1, 1, 3]
+
+
+def test_only_a_contested_anchor_goes_to_the_best_of_all():
+    """Of two images; the second ground truth of the first one may claim nothing."""
+    batch = scene([3, 1], anchors=2)
+    batch.truths.claims[1] = False
+    overlap = torch.tensor([[0.1, 0.2], [0.9, 0.9], [0.3, 0.0], [0.5, 0.6]])
+    anchor = torch.tensor([[0, 1], [0, 1], [1, 0], [2, 3]])
+    chosen = torch.tensor([[True, True], [False, False], [True, True], [True, False]])
+    owner = contest(batch, anchor, chosen, torch.ones(4, 2))
+    assert owner.tolist() == [0, 0, 3, 4]
+    measure = lambda row, anchor: overlap[row, anchor % 2]  # noqa: E731
+    found = give_to_best_of_all(batch, owner, anchor, chosen, measure)
+    assert found.tolist() == [2, 0, 3, 4]
+    with without_host_sync():
+        assert give_to_best_of_all(batch, owner, anchor, chosen, measure).tolist() == [2, 0, 3, 4]
