@@ -827,7 +827,7 @@ terms/base.py
     terms/test_base.py test_detector.py
 
 R53 head: weights of terms never applied
-- return loss * self.weight
+- return loss * weight
 + return loss
 
 R53 head: a term of weight 0 keeps its NaN
