@@ -1,7 +1,7 @@
 """YAML file or mapping -> criterion, with errors that say file, key and cure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from detloss.registry import (
     ConfigError,
     Part,
     Registry,
+    closest,
     nearest,
     option_mistakes,
     options_of,
@@ -58,10 +59,11 @@ def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss | L
         >>> criterion.terms["box"].loss
         L1Loss(reduction='mean')
     """
-    if isinstance(path, str) and not Path(path).suffix and not Path(path).is_file():
+    if isinstance(path, str) and Path(path).stem == path and not Path(path).is_file():
         path = config_path(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open(encoding="utf-8-sig") as file:
+            config = yaml.load(file, Loader=_Loader)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected text in UTF-8, got {error}") from None
     except FileNotFoundError:
@@ -74,9 +76,7 @@ def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss | L
         raise FileNotFoundError(f"{path}: there is no such file{cure}") from None
     except (IsADirectoryError, PermissionError) as error:
         raise ConfigError(f"{path}: expected a YAML file, got {error.strerror}") from None
-    try:
-        config = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-01
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     return build(config, source=str(path), validate=validate)
 
@@ -118,7 +118,11 @@ def build(
         detloss.registry.ConfigError: config: matcher.type: unknown matcher 'max_iuo', accepted: ...
     """
     if not isinstance(config, Mapping):
-        raise ConfigError(f"{source}: expected a mapping, got {config!r}")
+        terms = " and ".join(TERMS.names()[:2])
+        got = "nothing" if config is None else repr(config)
+        raise ConfigError(
+            f"{source}: expected a mapping with matcher, and with terms such as {terms}, got {got}"
+        )
     try:
         if "layers" in config:
             return _build_layers(config, validate)
@@ -235,7 +239,7 @@ def build_part(section: str, config: Mapping[str, Any]) -> Part:
         >>> build_part("box", {"type": "giou"})
         GIoULoss(eps=1e-07, reduction='mean')
     """
-    if section not in SECTIONS:
+    if not isinstance(section, str) or section not in SECTIONS:
         raise ConfigError(
             f"section must be one of {', '.join(SECTIONS)}, got {section!r}"
             f"{nearest(section, SECTIONS)}"
@@ -252,18 +256,26 @@ def _build(registry: Registry, config: object, path: str) -> Part:
     try:
         return cls(**options)
     except (TypeError, ValueError) as error:  # options that do not go together
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(_at_option(path, error, options_of(cls))) from None
+
+
+def _at_option(path: str, error: Exception, options: Iterable[str]) -> str:
+    """What a constructor says, behind the key path of the option that it begins with."""
+    name, *rest = re.split(r"[ :]+", str(error), maxsplit=1)
+    return f"{path}.{name}: {rest[0]}" if name in options and rest else f"{path}: {error}"
 
 
 def _class_of(registry: Registry, config: object, path: str) -> type[Part]:
     """The class that a mapping names in "type"."""
     accepted = ", ".join(registry.names())
     if not isinstance(config, Mapping):
-        named = isinstance(config, str) and config in registry
-        cure = f"{{type: {config if named else registry.names()[0]}}}"
+        meant = closest(config, registry.names()) if isinstance(config, str) else []
+        cure = f"{{type: {[*meant, *registry.names()][0]}}}"
         raise ConfigError(f"{path}: expected a mapping such as {cure}, got {config!r}")
     if "type" not in config:
-        raise ConfigError(f"{path}.type: missing, accepted: {accepted}")
+        near = [key for key in config if closest(key, ["type"])]
+        hint = f"; did you mean 'type' where it says {near[0]!r}?" if near else ""
+        raise ConfigError(f"{path}.type: missing, accepted: {accepted}{hint}")
     name = config["type"]
     if not isinstance(name, str) or name not in registry:
         raise ConfigError(
@@ -340,7 +352,7 @@ def _build_term(key: str, config: object, path: str) -> Term:
         try:
             return cls(cast(Loss, loss(**of_loss)), **built)
         except (TypeError, ValueError) as error:  # options that do not go together
-            lines = [f"{path}: {error}"]
+            lines = [_at_option(path, error, [*loss_options, *term_options])]
     raise ConfigError("\n".join(lines))
 
 
@@ -350,8 +362,8 @@ def _term_option(name: str, value: object, path: str) -> object:
         nothing = QUALITY_OPTIONS[name]
         if value == nothing:
             return None if name == "weigh_by" else nothing
-        if isinstance(value, str):
-            if value not in QUALITIES:
+        if not isinstance(value, Mapping):
+            if value not in QUALITIES.names():
                 accepted = [nothing, *QUALITIES.names()]
                 raise ConfigError(
                     f"{path}: unknown quality {value!r}, accepted: {', '.join(accepted)}"
@@ -373,6 +385,8 @@ class _Loader(yaml.SafeLoader):
             if key_node.tag == "tag:yaml.org,2002:merge":  # "<<", whose keys may be overruled
                 continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):  # an error of the base class, which says so
+                continue
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark
@@ -383,6 +397,6 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
+    re.compile(r"^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+|\.[0-9]+)$"),
+    list("-+.0123456789"),
 )

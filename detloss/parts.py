@@ -25,6 +25,7 @@ def named_terms(terms: Sequence[Term]) -> dict[str, Term]:
     it is called by both, such as "box/giou"; the type of its loss stands in for a missing name.
 
     Raises:
+        TypeError: If they are no list of terms.
         ValueError: If two have the same name.
 
     Example:
@@ -35,6 +36,11 @@ def named_terms(terms: Sequence[Term]) -> dict[str, Term]:
         >>> list(named_terms([BoxTerm(GIoULoss()), BoxTerm(L1Loss(), name="coordinates")]))
         ['box/giou', 'box/coordinates']
     """
+    if not isinstance(terms, Sequence):
+        raise TypeError(f"terms must be a list of terms, got {type(terms).__name__}")
+    for place, term in enumerate(terms):
+        if not isinstance(term, Term):
+            raise TypeError(f"terms[{place}] must be a Term, got {type(term).__name__}")
     keys = [term.type_name for term in terms]
     named: dict[str, Term] = {}
     for term in terms:
@@ -112,7 +118,20 @@ def check_parts(
     sampler: Sampler,
     normalizer: Normalizer,
 ) -> None:
-    """Raises ValueError where parts do not go together, with a line for each mistake."""
+    """Raises ValueError where parts do not go together, with a line for each mistake.
+
+    Raises:
+        TypeError: If a part is of another kind.
+    """
+    for role, part, kind in (
+        ("matcher", matcher, Matcher),
+        ("coder", coder, Coder),
+        ("sampler", sampler, Sampler),
+        ("normalizer", normalizer, Normalizer),
+    ):
+        if not isinstance(part, kind):
+            got = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
+            raise TypeError(f"{role} must be a {kind.__name__}, got {got}")
     classifier = classifier_of(terms.values())
     mistakes = [*_mistakes_of_matching(matcher, sampler, terms)]
     for name, term in terms.items():
@@ -164,8 +183,8 @@ def _mistakes_of_qualities(
         )
     if "score" in term.needs and not matcher.scores:
         yield (
-            f"a score comes from the matcher, and {matcher.type_name} gives none; matchers that "
-            f"give one: {_names(MATCHERS, 'scores') or 'none'}"
+            f"a score comes from the matcher, and {matcher.type_name} has none; matchers with "
+            f"scores: {_names(MATCHERS, 'scores') or 'none'}"
         )
 
 

@@ -217,7 +217,7 @@ def option_mistakes(cls: type[Part], options: Mapping[str, Any]) -> dict[str, Ex
             known = ", ".join(accepted) or "no options"
             hint = nearest(name, accepted)
             mistakes[name] = TypeError(f"unknown option, {cls.type_name} accepts {known}{hint}")
-        elif mistake := _value_mistake(cls, name, without_numpy(value)):
+        elif mistake := _value_mistake(cls, name, python_numbers(value)):
             mistakes[name] = mistake
     for name, parameter in accepted.items():
         if parameter.default is parameter.empty and name not in options:
@@ -226,17 +226,28 @@ def option_mistakes(cls: type[Part], options: Mapping[str, Any]) -> dict[str, Ex
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
-    """``"; did you mean 'ciou'?"`` for a near miss, else nothing.
+    """``"; did you mean 'ciou'?"`` for a near miss, else nothing; see `closest`."""
+    meant = " or ".join(map(repr, closest(name, names)))
+    return f"; did you mean {meant}?" if meant else ""
 
-    A name that is a part of others, such as "focal", means any of them.
+
+def closest(name: object, names: Iterable[str]) -> list[str]:
+    """Those of `names` that somebody who wrote `name` may have meant.
+
+    A name that is a part of others, such as "focal", means any of them; one that says more than
+    another, such as "loss_weight", means that one.
+
+    Example:
+        >>> closest("loss_weight", ["class_weight", "weight"]), closest("wieght", ["eps", "weight"])
+        (['weight'], ['weight'])
     """
     given, by_lower = str(name).lower(), {each.lower(): each for each in names}
     words = set(given.split("_"))
     close = [lower for lower in by_lower if lower == given]
     close = close or [lower for lower in by_lower if words <= set(lower.split("_"))]
+    close = close or [lower for lower in by_lower if words >= set(lower.split("_"))]
     close = close or difflib.get_close_matches(given, by_lower, n=1, cutoff=0.5)
-    meant = " or ".join(repr(by_lower[lower]) for lower in close)
-    return f"; did you mean {meant}?" if close else ""
+    return [by_lower[lower] for lower in close]
 
 
 def plain_value(value: Any) -> Any:
@@ -249,24 +260,28 @@ def plain_value(value: Any) -> Any:
     return value
 
 
-def without_numpy(value: Any) -> Any:
-    """`value` with NumPy's numbers as Python's and its arrays as lists.
+def python_numbers(value: Any) -> Any:
+    """`value` with numbers of NumPy and of tensors as Python's, and NumPy's arrays as lists.
 
     A number of less than 64 bits becomes the shortest decimal that it stands for, as in
     `plain_value`.
 
     Example:
-        >>> without_numpy([np.float32(0.1), np.int64(3)])
-        [0.1, 3]
+        >>> python_numbers([np.float32(0.1), np.int64(3), torch.tensor(0.5)])
+        [0.1, 3, 0.5]
     """
+    if isinstance(value, Tensor) and value.ndim == 0 and not value.is_meta:
+        number = value.item()
+        narrow = value.is_floating_point() and value.dtype != torch.float64
+        return python_numbers(np.float32(number)) if narrow else number
     if isinstance(value, np.ndarray):
-        return [without_numpy(v) for v in value] if value.ndim else without_numpy(value[()])
+        return [python_numbers(v) for v in value] if value.ndim else python_numbers(value[()])
     if isinstance(value, np.floating):
         return float(str(value))
     if isinstance(value, np.generic):
         return value.item()
     if type(value) in (list, tuple):
-        return type(value)(without_numpy(v) for v in value)
+        return type(value)(python_numbers(v) for v in value)
     return value
 
 
@@ -282,11 +297,16 @@ def _adapters(cls: type[Part]) -> dict[str, "TypeAdapter[Any]"]:
 def _value_mistake(cls: type[Part], name: str, value: Any) -> Exception | None:
     from pydantic import ValidationError
 
+    adapter = _adapters(cls)[name]  # type: ignore[arg-type]
     try:
-        _adapters(cls)[name].validate_python(value)  # type: ignore[arg-type]
+        valid = adapter.validate_python(value)
+        if isinstance(value, bool) and not isinstance(valid, bool):  # True equals a literal 1
+            adapter.validate_python(object())
     except ValidationError as error:
         details = error.errors(include_url=False)
-        wrong_type = all(d["type"].endswith(("_type", "_of", "_required")) for d in details)
+        # of the branches of an annotation the one that a list was meant for
+        details = [d for d in details if _place(d)] or details
+        wrong_type = all(d["type"].endswith(("_type", "_of", "_str", "_required")) for d in details)
         expected = " or ".join(dict.fromkeys(_expected(d) for d in details))
         choices = [
             c for d in details for c in d.get("ctx", {}).get("expected", "").split("'")[1::2]
@@ -298,16 +318,22 @@ def _value_mistake(cls: type[Part], name: str, value: Any) -> Exception | None:
 
 def _expected(detail: "ErrorDetails") -> str:
     """What one branch of an annotation would have accepted."""
-    if detail["type"] == "too_short":
-        return f"at least {detail['ctx']['min_length']} values"
-    if detail["type"] == "too_long":
-        return f"at most {detail['ctx']['max_length']} values"
-    phrase = detail["msg"].removeprefix("Input should be ")
+    kind, phrase = detail["type"], detail["msg"].removeprefix("Input should be ")
+    if kind in ("too_short", "too_long"):
+        bound, count = ("least", "min") if kind == "too_short" else ("most", "max")
+        count = detail["ctx"][f"{count}_length"]
+        return f"at {bound} {count} value{'s' if count != 1 else ''}"
+    if kind in ("sequence_str", "list_type"):
+        return "a list"
     if phrase.startswith(("greater", "less")):
-        return f"a value {phrase}"
-    return {"an instance of Tensor": "a tensor", "an instance of Sequence": "a list"}.get(
-        phrase, phrase
-    )
+        phrase = f"a value {phrase}"
+    known = {"an instance of Tensor": "a tensor", "an instance of Sequence": "a list"}
+    return known.get(phrase, phrase) + _place(detail)
+
+
+def _place(detail: "ErrorDetails") -> str:
+    """Where in a list a wrong value is, such as " at [1]"."""
+    return "".join(f" at [{key}]" for key in detail["loc"] if isinstance(key, int))
 
 
 def _checked(cls: type[Part]) -> Callable[..., None]:
@@ -319,10 +345,13 @@ def _checked(cls: type[Part]) -> Callable[..., None]:
     def checked(self: Part, *args: Any, **kwargs: Any) -> None:
         # what is unknown or missing gets a message of its own, with more in it than Python's
         unknown = {name: kwargs.pop(name) for name in kwargs.keys() - signature.parameters.keys()}
-        given = signature.bind_partial(self, *args, **kwargs)
+        try:
+            given = signature.bind_partial(self, *args, **kwargs)
+        except TypeError as error:  # too many, or the same one twice
+            raise TypeError(f"{cls.__name__}: {error}") from None
         for name, value in given.arguments.items():
             if name != "self":
-                given.arguments[name] = without_numpy(value)
+                given.arguments[name] = python_numbers(value)
         options = {name: value for name, value in given.arguments.items() if name != "self"}
         options |= unknown
         for name, mistake in option_mistakes(cls, options).items():

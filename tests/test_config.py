@@ -1,6 +1,7 @@
 """Configs: what builds, and what each mistake says."""
 
 import itertools
+import re
 import textwrap
 from pathlib import Path
 
@@ -167,7 +168,7 @@ def changed(section, **options):
         ),
         (
             changed("matcher", positive=0.3),
-            "config: matcher: negative must be at most positive (0.3), got 0.4",
+            "config: matcher.negative: must be at most positive (0.3), got 0.4",
         ),
         (
             changed("matcher", low_quality="yes"),
@@ -234,11 +235,11 @@ def changed(section, **options):
         ),
         (
             changed("box", name="a.b"),
-            "config: box: name must be a word without '.', got 'a.b'",
+            "config: box.name: must be a word without '.', got 'a.b'",
         ),
         (
             changed("box", level_weights=[]),
-            "config: box.level_weights: expected at least 1 values, got []",
+            "config: box.level_weights: expected at least 1 value, got []",
         ),
         (
             GOOD | {"box": [{"type": "l1"}, {"type": "l1"}]},
@@ -256,16 +257,16 @@ def changed(section, **options):
         ),
         (
             changed("box", over="all"),
-            "config: box: over must be 'positives', since background has no box, got 'all'",
+            "config: box.over: must be 'positives', since background has no box, got 'all'",
         ),
         (
             changed("classification", weigh_by="iou"),
-            "config: classification: weigh_by is the quality of a positive: it needs over "
-            "'positives', got weigh_by 'iou' with over 'all'",
+            "config: classification.weigh_by: needs over 'positives', since it is the quality of a "
+            "positive, got weigh_by 'iou' with over 'all'",
         ),
         (
             GOOD | {"classification": {"type": "softmax_focal", "label": "iou"}},
-            "config: classification: label: softmax_focal has hard labels only, since its classes "
+            "config: classification.label: softmax_focal has hard labels only, since its classes "
             "share one probability, got iou",
         ),
         (
@@ -275,8 +276,8 @@ def changed(section, **options):
         ),
         (
             changed("classification", label="score"),
-            "config: classification: a score comes from the matcher, and max_iou gives none; "
-            f"matchers that give one: {SCORING}",
+            "config: classification: a score comes from the matcher, and max_iou has none; "
+            f"matchers with scores: {SCORING}",
         ),
         (
             changed("box", normalizer={"type": "row_weights"}),
@@ -325,6 +326,44 @@ def changed(section, **options):
         (
             changed("coder", weights=[10, 10, 5]),
             "config: coder.weights: expected at least 4 values, got [10, 10, 5]",
+        ),
+        (
+            changed("coder", weights=[10, 10, 5, True]),
+            "config: coder.weights: expected a valid number at [3], got [10, 10, 5, True]",
+        ),
+        (
+            changed("classification", alpha=[0.25, 3]),
+            "config: classification.alpha: must be in [0, 1], got 3",
+        ),
+        (
+            changed("classification", class_weight=[1, -1]),
+            "config: classification.class_weight: must be finite and at least 0, got -1",
+        ),
+        (
+            changed("classification", class_weight=[]),
+            "config: classification.class_weight: must have shape (C,), got (0,)",
+        ),
+        (
+            changed("classification", class_weight=torch.tensor([True, False])),
+            "config: classification.class_weight: must be numbers, got torch.bool",
+        ),
+        (
+            changed("classification", loss_weight=2.0),
+            "config: classification.loss_weight: unknown option, sigmoid_focal accepts "
+            f"{FOCAL_OPTIONS}, {TERM_OPTIONS}; did you mean 'weight'?",
+        ),
+        (
+            GOOD | {"box": {"typ": "ciou"}},
+            f"config: box.type: missing, accepted: {BOX_LOSSES}; did you mean 'type' where it says "
+            "'typ'?",
+        ),
+        (
+            GOOD | {"box": "CIoU"},
+            "config: box: expected a mapping such as {type: ciou}, got 'CIoU'",
+        ),
+        (
+            changed("normalizer", plus=True),
+            "config: normalizer.plus: expected 0, 1 or 'images', got True",
         ),
     ],
     ids=lambda value: value.split(": ", 1)[1][:40] if isinstance(value, str) else None,
@@ -452,15 +491,62 @@ def test_a_shipped_config_is_found_by_name():
         detloss.load_config("retinanett")
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "ciou"])
-def test_a_file_that_is_no_mapping(tmp_path, text):
-    with pytest.raises(detloss.ConfigError, match="mine.yaml: expected a mapping, got"):
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [("", "nothing"), ("# box:\n", "nothing"), ("- a\n- b\n", r"\['a', 'b'\]"), ("ciou", "'ciou'")],
+)
+def test_a_file_that_is_no_mapping(tmp_path, text, got):
+    with pytest.raises(
+        detloss.ConfigError, match=f"mine.yaml: expected a mapping with matcher, .*, got {got}$"
+    ):
         detloss.load_config(write(tmp_path, text))
 
 
-def test_broken_yaml_names_the_line(tmp_path):
-    with pytest.raises(detloss.ConfigError, match=r"(?s)mine.yaml: not valid YAML: .*line 1"):
-        detloss.load_config(write(tmp_path, "box: {type: l1\n"))
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param("box: {type: l1\n", "expected ',' or '}'", id="an open brace"),
+        pytest.param("box:\n\ttype: l1\n", r"character '\t' that cannot start", id="a tab"),
+        pytest.param("[box]: {type: l1}\n", "unhashable key", id="a list as a key"),
+        pytest.param("box: *other\n", "undefined alias 'other'", id="an alias of nothing"),
+        pytest.param("box: !loss {type: l1}\n", "tag '!loss'", id="a tag"),
+        pytest.param("a: 1\n---\nb: 2\n", "another document", id="two documents"),
+    ],
+)
+def test_broken_yaml_names_the_line(tmp_path, text, reason):
+    with pytest.raises(detloss.ConfigError) as error:
+        detloss.load_config(write(tmp_path, text))
+    message = str(error.value)
+    assert re.match(r"(?s).*mine\.yaml: not valid YAML: .*mine\.yaml\", line \d", message), message
+    assert reason in message
+
+
+def test_a_date_that_is_none_is_broken_yaml(tmp_path):
+    with pytest.raises(detloss.ConfigError, match=r"mine\.yaml: not valid YAML: month must be in"):
+        detloss.load_config(write(tmp_path, "matcher: {type: max_iou, positive: 2020-13-01}\n"))
+
+
+@pytest.mark.parametrize("number", ["1e-1", ".1e0", "1.e-1", "+.1", "1E-1"])
+def test_a_number_is_one_however_it_is_written(tmp_path, number):
+    text = f"matcher: {{type: max_iou}}\nclassification: {{type: sigmoid_focal, alpha: {number}}}\n"
+    criterion = detloss.load_config(write(tmp_path, text))
+    assert criterion.terms["classification"].loss.alpha == 0.1
+
+
+@pytest.mark.parametrize("word", ["yes", "true", "on", "no"])
+def test_what_yaml_reads_as_a_boolean_is_no_number_and_no_quality(tmp_path, word):
+    for option, message in [("gamma", "expected a valid number"), ("label", "unknown quality")]:
+        lines = (
+            f"matcher: {{type: max_iou}}\nclassification: {{type: sigmoid_focal, {option}: {word}}}"
+        )
+        with pytest.raises(detloss.ConfigError, match=f"classification.{option}: {message}"):
+            detloss.load_config(write(tmp_path, lines))
+
+
+@pytest.mark.parametrize("path", [".", "./", "/"])
+def test_a_folder_by_its_path_is_not_the_name_of_a_config(path):
+    with pytest.raises(detloss.ConfigError, match="expected a YAML file, got"):
+        detloss.load_config(path)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import inspect
 import math
 import pickle
 from contextlib import nullcontext
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from torch.testing import assert_close
 import detloss
 from detloss.classification import ClassificationLoss
 from detloss.kernels import Space, plain_formulas
-from detloss.registry import CLASSIFICATION, QUALITIES, REGRESSION, SECTIONS, options_of
+from detloss.registry import CLASSIFICATION, QUALITIES, REGRESSION, SECTIONS, TERMS, options_of
 from detloss.regression import BoxLoss
 from detloss.tensors import without_host_sync
 
@@ -474,3 +474,28 @@ def test_every_part_resolves_to_a_config_that_builds_it_again(section, name):
 def test_every_part_names_its_options_when_one_is_unknown(section, name):
     with pytest.raises(detloss.ConfigError, match=rf"{section}.epsilon: unknown option, {name}"):
         build(section, name, epsilon=1)
+
+
+def names_bool(annotation):
+    """Whether an annotation has bool somewhere in it."""
+    return annotation is bool or any(map(names_bool, get_args(annotation)))
+
+
+@pytest.mark.parametrize("value", [True, False, [True, 1.0]], ids=str)
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [(s, n) for s, r in {**SECTIONS, "term": TERMS}.items() for n in r.names()],
+)
+def test_no_part_takes_a_boolean_for_a_number_or_a_word(section, name, value):
+    """True is 1 in Python, and `yes` is True in YAML."""
+    cls = TERMS[name] if section == "term" else SECTIONS[section][name]
+    hints = get_type_hints(cls.__init__)
+    for option in options_of(cls):
+        if names_bool(hints[option]):
+            continue
+        message = rf"{option}: expected .*, got \[?{value if value in (True, False) else True}"
+        with pytest.raises((TypeError, ValueError), match=message):
+            cls(**{option: value})
+        if section != "term":
+            with pytest.raises(detloss.ConfigError, match=rf"^{section}\.{message}"):
+                detloss.build_part(section, {"type": name, option: value})

@@ -39,7 +39,7 @@ def test_a_cure_is_one_or_two_sentences(case):
         (f"accepted: {', '.join(REGRESSION.names())}; did", "accepted: ...; did"),
         (f"accepted: matcher, {', '.join(TERMS.names())}\nmore", "accepted: matcher, ...\nmore"),
         (f"losses on boxes: {', '.join(REGRESSION.names()[:2])}", "losses on boxes: ..."),
-        ("matchers that give one: none", "matchers that give one: ..."),
+        ("matchers with scores: none", "matchers with scores: ..."),
         ("coder delta has boxes, deltas", "coder delta has boxes, deltas"),
         ("got {'type': 'delta'}", "got {'type': 'delta'}"),
     ],

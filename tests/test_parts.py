@@ -112,3 +112,21 @@ def test_parts_that_go_together_pass():
         criterion.sampler,
         criterion.normalizer,
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"matcher": "max_iou"}, "matcher must be a Matcher, got str"),
+        ({"matcher": MaxIoUMatcher}, "matcher must be a Matcher, got the class MaxIoUMatcher"),
+        ({"coder": "delta"}, "coder must be a Coder, got str"),
+        ({"sampler": DeltaCoder()}, "sampler must be a Sampler, got DeltaCoder"),
+        ({"normalizer": 3}, "normalizer must be a Normalizer, got int"),
+        ({"terms": BoxTerm(L1Loss())}, "terms must be a list of terms, got BoxTerm"),
+        ({"terms": {"box": BoxTerm(L1Loss())}}, "terms must be a list of terms, got dict"),
+        ({"terms": [BoxTerm(L1Loss()), L1Loss()]}, r"terms\[1\] must be a Term, got L1Loss"),
+    ],
+)
+def test_a_part_of_another_kind_is_named(options, message):
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        detloss.DetectorLoss(**({"matcher": MaxIoUMatcher()} | options))

@@ -100,14 +100,15 @@ class ClassificationLoss(Loss, KeptBuffers):
         """Keeps (C,) `values` as the buffer `name`, a scalar or None as a plain attribute.
 
         Raises:
-            ValueError: If `values` is not one-dimensional, or one is not finite and in
+            TypeError: If `values` are booleans.
+            ValueError: If `values` is not one-dimensional or empty, or one is not finite and in
                 [0, highest].
         """
         if not isinstance(values, Sequence | Tensor):
             setattr(self, name, values)
             return
         shape = torch.as_tensor(values).shape
-        if len(shape) != 1:
+        if len(shape) != 1 or not shape[0]:
             raise ValueError(f"{name} must have shape (C,), got {tuple(shape)}")
         check_range(name, values, highest)
         # not in the state_dict: a setting from the config, which a checkpoint must not overrule

@@ -112,11 +112,17 @@ def per_class_values(
 
 
 def check_range(name: str, values: Sequence[float] | Tensor, highest: float) -> None:
-    """Raises ValueError unless all values are finite and in [0, highest].
+    """Raises unless all values are finite numbers in [0, highest].
 
     A tensor is looked at where that is free, see `sync_is_free`.
+
+    Raises:
+        TypeError: If they are booleans.
+        ValueError: If one is out of range.
     """
     if isinstance(values, Tensor):
+        if values.dtype == torch.bool:
+            raise TypeError(f"{name} must be numbers, got {values.dtype}")
         if values.numel() == 0 or not sync_is_free(values):
             return
         least, largest = (value.item() for value in values.aminmax())

@@ -83,7 +83,7 @@ class Term(Part):
             )
         if weigh_by is not None and self.over == "all":
             raise ValueError(
-                f"weigh_by is the quality of a positive: it needs over 'positives', got "
+                "weigh_by needs over 'positives', since it is the quality of a positive, got "
                 f"weigh_by {weigh_by.type_name!r} with over 'all'"
             )
         self.check_options()
