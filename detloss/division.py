@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detloss.normalizers import Normalizer, divisors
+from detloss.tensors import sync_is_free
 from detloss.terms.rows import Rows
 
 Given = Tensor | float
@@ -63,17 +64,21 @@ def _given_divisor(name: str, value: Given, rows: Rows) -> Tensor:
     """The divisor that the caller gives: 0-d, or one for each image or pyramid level."""
     positive = rows.positive
     if not isinstance(value, Tensor):
-        if not isinstance(value, int | float | np.number):
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
             raise TypeError(
                 f"normalizer of {name!r} must be a number or a tensor, got {type(value).__name__}"
             )
         if not 0 < value < math.inf:
             raise ValueError(f"normalizer of {name!r} must be a finite number > 0, got {value}")
         return torch.full((), float(value), dtype=rows.dtype, device=positive.device)
+    if value.dtype == torch.bool:
+        raise TypeError(f"normalizer of {name!r} must be a number or a tensor, got {value.dtype}")
     expected = len(rows.level_sizes) if rows.divides_levels else rows.images
     if value.ndim and value.shape != (expected,):
         raise ValueError(
             f"normalizer of {name!r} must be a number or have shape ({expected},), "
             f"got {tuple(value.shape)}"
         )
+    if sync_is_free(value) and not (value >= 0).all():  # 0 where a term has no rows
+        raise ValueError(f"normalizer of {name!r} must be at least 0, got {value.tolist()}")
     return value.to(positive.device, rows.dtype)

@@ -1,6 +1,7 @@
 """What a criterion is given of a batch: predictions, targets and anchors, checked."""
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from detloss.boxes.checking import check_boxes
 from detloss.matchers.base import Matches
-from detloss.tensors import check_floating, widen
+from detloss.tensors import check_floating, sync_is_free, widen
 
 Target = Mapping[str, Tensor]
 TARGET_KEYS = ("boxes", "labels", "ignore", "weights", "class_mask")
@@ -95,12 +96,13 @@ def checked_inputs(
     predictions = _with_logits(predictions)
     _check_types(predictions, needed)
     check(predictions)
-    leading = _leading_shape(predictions, needed)
-    if len(targets) != (leading[0] if leading else len(targets)):
-        raise ValueError(f"targets must be {leading[0]}, one an image, got {len(targets)}")
+    inputs = Inputs(predictions, targets, _anchors_of(anchors, len(targets)), level_sizes)
     for image, target in enumerate(targets):
         _check_target(image, target, labels=labels)
-    inputs = Inputs(predictions, targets, _anchors_of(anchors, len(targets), leading), level_sizes)
+        for key in TARGET_KEYS:
+            if key in target:
+                _check_device(f"targets[{image}][{key!r}]", target[key], inputs.anchors[0])
+    _check_leading_axes(inputs, needed)
     if level_sizes is not None and targets:
         _check_level_sizes(level_sizes, inputs.anchors_an_image)
     return inputs
@@ -110,9 +112,13 @@ def check_matches(matches: Sequence[Matches], inputs: Inputs) -> None:
     """Raises unless the matches that a caller gives are one an image, and of its anchors.
 
     Raises:
-        TypeError: If one is no `Matches`.
+        TypeError: If they are no list, or one is no `Matches`.
         ValueError: If there are not as many as images, or one is of another number of anchors.
     """
+    if not isinstance(matches, Sequence):
+        raise TypeError(
+            f"matches must be a list with one Matches an image, got {type(matches).__name__}"
+        )
     if len(matches) != inputs.images:
         raise ValueError(f"matches must be {inputs.images}, one an image, got {len(matches)}")
     for image, match in enumerate(matches):
@@ -127,14 +133,17 @@ def check_matches(matches: Sequence[Matches], inputs: Inputs) -> None:
 
 def _check_level_sizes(level_sizes: Sequence[int], anchors: int) -> None:
     """Raises unless they are integers >= 0 that add up to the anchors of an image."""
-    if not isinstance(level_sizes, Sequence) or any(
-        isinstance(size, float | Tensor) for size in level_sizes
+    if (
+        not isinstance(level_sizes, Sequence)
+        or isinstance(level_sizes, str)
+        or any(isinstance(size, (bool, float, str, Sequence, Tensor)) for size in level_sizes)
     ):
         raise TypeError(f"level_sizes must be a list of integers, got {level_sizes!r}")
     if any(size < 0 for size in level_sizes) or sum(level_sizes) != anchors:
         raise ValueError(
             f"level_sizes must be >= 0 and add up to the {anchors} anchors of an image, got "
-            f"{list(level_sizes)}"
+            f"{list(level_sizes)}, together {sum(level_sizes)}; a level has "
+            "height x width x anchors of a cell"
         )
 
 
@@ -157,6 +166,7 @@ def _check_types(predictions: Mapping[str, Tensor], needed: Sequence[str]) -> No
             raise ValueError(
                 f"predictions must have {' and '.join(map(repr, needed))}, "
                 f"got {', '.join(map(repr, predictions)) or 'nothing'}"
+                f"{_misspelt(name, predictions, needed)}"
             )
         values = predictions[name]
         check_floating(f"predictions[{name!r}]", values)
@@ -166,51 +176,85 @@ def _check_types(predictions: Mapping[str, Tensor], needed: Sequence[str]) -> No
             )
 
 
-def _leading_shape(predictions: Mapping[str, Tensor], needed: Sequence[str]) -> tuple[int, ...]:
-    """(B, A), which all needed predictions share; () where none is needed."""
-    leading: tuple[int, ...] = ()
-    for name in needed:
-        shape = tuple(predictions[name].shape)
-        leading = leading or shape[:2]
-        if shape[:2] != leading:
+def _check_leading_axes(inputs: Inputs, needed: Sequence[str]) -> None:
+    """Raises unless the needed predictions are (B, A, ...), beside the targets and the anchors.
+
+    Where all of them have another number, it is the targets or the anchors that are blamed.
+    """
+    if not needed:
+        return
+    if not inputs.images:
+        raise ValueError("targets must be of at least one image, got none")
+    expected = (inputs.images, inputs.anchors_an_image)
+    shapes = {name: tuple(inputs.predictions[name].shape) for name in needed}
+    for axis, beside in enumerate(("targets", "anchors")):
+        counts = {shape[axis] for shape in shapes.values()}
+        if len(counts) == 1 and expected[axis] not in counts:
             raise ValueError(
-                f"predictions[{name!r}] must have shape {(*leading, *shape[2:])}, got {shape}"
+                f"{beside} must be {counts.pop()}, like the {('images', 'anchors')[axis]} of "
+                f"predictions[{needed[0]!r}] {shapes[needed[0]]}, got {expected[axis]}"
             )
-    if leading and not leading[0]:
-        raise ValueError("predictions must be of at least one image, got none")
-    return leading
+    for name, shape in shapes.items():
+        if shape[:2] != expected:
+            raise ValueError(
+                f"predictions[{name!r}] must have shape ({expected[0]}, {expected[1]}, ...), one "
+                f"for each target and anchor, got {shape}"
+            )
+        _check_device(f"predictions[{name!r}]", inputs.predictions[name], inputs.anchors[0])
 
 
-def _anchors_of(
-    anchors: Tensor | Sequence[Tensor] | None, images: int, leading: tuple[int, ...]
-) -> list[Tensor]:
+def _check_device(name: str, values: Tensor, anchors: Tensor) -> None:
+    """Raises ValueError unless `values` are on the device of the anchors."""
+    if values.device != anchors.device:
+        raise ValueError(
+            f"{name} must be on the device of the anchors, {anchors.device}, got {values.device}"
+        )
+
+
+def _anchors_of(anchors: Tensor | Sequence[Tensor] | None, images: int) -> list[Tensor]:
     """The anchors of each image."""
+    expected = "anchors must be a tensor (A, 4), or a list of one for each image"
     if anchors is None:
-        raise ValueError("anchors must be (A, 4), or one such an image, got None")
-    anchors_of = [anchors] * images if isinstance(anchors, Tensor) else list(anchors)
-    if len(anchors_of) != images:
-        raise ValueError(f"anchors must be one tensor or {images}, got {len(anchors_of)}")
-    for image_anchors in anchors_of:
-        check_boxes("anchors", image_anchors)
-        count = leading[1] if leading else len(anchors_of[0])
-        if image_anchors.shape != (count, 4):
+        raise ValueError(f"{expected}, got None")
+    if isinstance(anchors, Tensor):
+        _check_anchors("anchors", anchors)
+        return [anchors] * images
+    if not isinstance(anchors, Sequence) or isinstance(anchors, str):
+        raise TypeError(f"{expected}, got {type(anchors).__name__}")
+    cure = "; the levels of a pyramid become one tensor with torch.cat"
+    if len(anchors) != images:
+        raise ValueError(f"{expected}, {images} here, got a list of {len(anchors)}{cure}")
+    for image, of_image in enumerate(anchors):
+        _check_anchors(f"anchors[{image}]", of_image)
+        if len(of_image) != len(anchors[0]):
             raise ValueError(
-                f"anchors must have shape {(count, 4)}, got {tuple(image_anchors.shape)}"
+                f"anchors must be equally many in all images, {len(anchors[0])} as in the first, "
+                f"got {len(of_image)} in anchors[{image}]{cure}"
             )
-    return anchors_of
+        _check_device(f"anchors[{image}]", of_image, anchors[0])
+    return list(anchors)
+
+
+def _check_anchors(name: str, anchors: Tensor) -> None:
+    """Raises unless they are boxes (A, 4)."""
+    if isinstance(anchors, Tensor) and anchors.ndim != 2:
+        raise ValueError(f"{name} must have shape (A, 4), got {tuple(anchors.shape)}")
+    check_boxes(name, anchors)
 
 
 def _check_target(image: int, target: Target, *, labels: bool) -> None:
     """Raises unless a target has what is needed, in the right types and shapes."""
     if not isinstance(target, Mapping):
         raise TypeError(f"targets[{image}] must be a mapping, got {type(target).__name__}")
-    for key in ("boxes", "labels") if labels else ("boxes",):
-        if key not in target:
-            raise ValueError(f"targets[{image}] must have {key!r}, got {list(target)}")
     for key in target:
         if key not in TARGET_KEYS:
             _check_no_near_miss(image, key)
-        elif not isinstance(target[key], Tensor):
+    for key in ("boxes", "labels") if labels else ("boxes",):
+        if key not in target:
+            hint = _misspelt(key, target, TARGET_KEYS)
+            raise ValueError(f"targets[{image}] must have {key!r}, got {list(target)}{hint}")
+    for key in target:
+        if key in TARGET_KEYS and not isinstance(target[key], Tensor):
             raise TypeError(
                 f"targets[{image}][{key!r}] must be a tensor, got {type(target[key]).__name__}"
             )
@@ -223,7 +267,8 @@ def _check_target(image: int, target: Target, *, labels: bool) -> None:
             f"got {tuple(boxes.shape)} and {tuple(of_boxes.shape)}"
         )
     if "labels" in target and (of_boxes.is_floating_point() or of_boxes.dtype == torch.bool):
-        raise TypeError(f"targets[{image}]['labels'] must be integers, got {of_boxes.dtype}")
+        cure = "" if len(of_boxes) else "; without objects, torch.zeros(0, dtype=torch.long)"
+        raise TypeError(f"targets[{image}]['labels'] must be integers, got {of_boxes.dtype}{cure}")
     ignore = target.get("ignore")
     if ignore is not None and (ignore.dtype != torch.bool or ignore.shape != of_boxes.shape):
         error = ValueError if ignore.dtype == torch.bool else TypeError
@@ -236,6 +281,21 @@ def _check_target(image: int, target: Target, *, labels: bool) -> None:
         raise ValueError(
             f"targets[{image}]['weights'] must have shape {tuple(of_boxes.shape)}, "
             f"got {tuple(weights.shape)}"
+        )
+    if "weights" in target and sync_is_free(weights):
+        _check_weights(image, weights, ignore)
+
+
+def _check_weights(image: int, weights: Tensor, ignore: Tensor | None) -> None:
+    """Raises ValueError at the first weight that is not finite, or whose loss would be negative."""
+    wrong = ~(weights.isfinite() & (weights >= 0))
+    if ignore is not None:
+        wrong &= ~ignore
+    if wrong.any():
+        index = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"targets[{image}]['weights'][{index}] must be finite and at least 0, "
+            f"got {weights[index].item():g}"
         )
 
 
@@ -259,13 +319,21 @@ def check_labels(targets: Sequence[Target], classes: int) -> None:
             )
 
 
-def _check_no_near_miss(image: int, key: str) -> None:
+def _check_no_near_miss(image: int, key: object) -> None:
     """Raises ValueError for a key that differs from one that is read by case, number or dashes."""
     for read in TARGET_KEYS:
         if _plain(key) == _plain(read):
             raise ValueError(f"targets[{image}] has {key!r}; did you mean {read!r}?")
 
 
-def _plain(key: str) -> str:
+def _plain(key: object) -> str:
     """`key` without case, dashes and the ending of a plural."""
-    return key.lower().replace("_", "").replace("-", "").rstrip("s").removesuffix("e")
+    text = str(key).lower().replace("_", "").replace("-", "")
+    return text.rstrip("s").removesuffix("e")
+
+
+def _misspelt(missing: str, given: Iterable[object], known: Sequence[str]) -> str:
+    """A hint at the name in `given` that may stand for the missing one, or nothing."""
+    others = [str(name) for name in given if name not in known]
+    near = difflib.get_close_matches(missing, others, n=1)
+    return f"; did you mean {missing!r} where it says {near[0]!r}?" if near else ""

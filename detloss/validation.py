@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from detloss.inputs import TARGET_KEYS, Inputs
+from detloss.inputs import PROBABILITIES, TARGET_KEYS, Inputs
 from detloss.matchers import Matches
 from detloss.registry import plain_value
 
@@ -62,6 +62,8 @@ def validate_inputs(
     validate_keys(inputs.targets)
     validate_targets(inputs.targets, classes, inputs.anchors)
     validate_given_matches(inputs.targets, matches)
+    if PROBABILITIES in inputs.predictions:
+        validate_probabilities(inputs.predictions[PROBABILITIES])
     validate_predictions(predictions)
 
 
@@ -160,6 +162,26 @@ def validate_predictions(predictions: Mapping[str, Tensor]) -> None:
                 f"term {term!r}, image {image}: prediction of anchor {anchor}{place} "
                 f"must be finite, got {values[image, anchor, *column].item()}"
             )
+
+
+def validate_probabilities(probabilities: Tensor) -> None:
+    """Raises at the first of "class_probabilities" (B, A, C) that is outside [0, 1].
+
+    Raises:
+        ValueError: Naming image, anchor, class and value.
+
+    Example:
+        >>> validate_probabilities(torch.tensor([[[0.5, 1.25]]]))
+        Traceback (most recent call last):
+        ValueError: predictions['class_probabilities'][0, 0, 1] must be in [0, 1], got 1.25
+    """
+    bad = ~((probabilities >= 0) & (probabilities <= 1))
+    if bad.any():
+        place = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"predictions[{PROBABILITIES!r}]{place} must be in [0, 1], "
+            f"got {probabilities[tuple(place)].item():g}"
+        )
 
 
 def validate_matches(targets: Sequence[Mapping[str, Tensor]], matches: Sequence[Matches]) -> None:

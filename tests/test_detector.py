@@ -263,7 +263,7 @@ def test_matches_of_another_batch():
 
 
 def test_match_of_predictions_of_another_batch():
-    with pytest.raises(ValueError, match="targets must be 2, one an image, got 1"):
+    with pytest.raises(ValueError, match="targets must be 2, like the images of .*, got 1"):
         build().match(
             random_targets([1]),
             anchors=ANCHORS,
@@ -424,17 +424,17 @@ def test_a_class_mask_needs_classes_that_do_not_share_a_probability():
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("key", "value", "error", "message"),
     [
-        ("weights", torch.ones(2), r"\['weights'\] must have shape \(1,\), got \(2,\)"),
-        ("class_mask", torch.ones(CLASSES), r"boolean of shape \(3,\), got torch.float32 of"),
-        ("class_mask", torch.ones(2, dtype=torch.bool), r"boolean of shape \(3,\), got.*\(2,\)"),
+        ("weights", torch.ones(2), ValueError, r"\['weights'\] must have shape \(1,\), got \(2,\)"),
+        ("class_mask", torch.ones(CLASSES), TypeError, r"of shape \(3,\), got torch.float32 of"),
+        ("class_mask", torch.ones(2).bool(), ValueError, r"of shape \(3,\), got.*\(2,\)"),
     ],
 )
-def test_rejects_optional_entries_of_another_shape(key, value, message):
+def test_rejects_optional_entries_of_another_shape_or_type(key, value, error, message):
     targets = random_targets([1])
     targets[0][key] = value
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         run(build(), random_predictions(1, len(ANCHORS)), targets)
 
 
@@ -576,7 +576,11 @@ def test_a_metric_cannot_be_trained_on():
         ({"class_logits": None}, ValueError, "must have 'class_logits' and 'box_regression', got"),
         ({"class_logits": torch.zeros(64, 3)}, ValueError, r"\(B, A, C\), C >= 1, got \(64, 3\)"),
         ({"class_logits": torch.zeros(2, 64, 3).long()}, TypeError, "floating point, got torch.in"),
-        ({"box_regression": torch.zeros(2, 63, 4)}, ValueError, r"\(2, 64, 4\), got \(2, 63, 4\)"),
+        (
+            {"box_regression": torch.zeros(2, 63, 4)},
+            ValueError,
+            r"\(2, 64, \.\.\.\), .* got \(2, 63, 4\)",
+        ),
     ],
     ids=["missing", "one image", "integers", "fewer anchors"],
 )
@@ -606,22 +610,22 @@ def test_rejects_targets(change, error, message):
 
 def test_rejects_a_missing_key_and_a_wrong_number_of_images():
     predictions = random_predictions(2, 64)
-    with pytest.raises(ValueError, match="targets must be 2, one an image, got 1"):
+    with pytest.raises(ValueError, match="targets must be 2, like the images of .*, got 1"):
         run(build(), predictions, random_targets([1]))
     with pytest.raises(ValueError, match=r"targets\[1\] must have 'labels', got \['boxes'\]"):
         run(build(), predictions, [random_targets([1])[0], {"boxes": torch.zeros(0, 4)}])
 
 
 def test_rejects_a_batch_without_images():
-    with pytest.raises(ValueError, match="predictions must be of at least one image, got none"):
+    with pytest.raises(ValueError, match="targets must be of at least one image, got none"):
         run(build(), random_predictions(0, len(ANCHORS)), [])
 
 
 def test_rejects_anchors_that_do_not_fit():
     predictions, targets = random_predictions(2, 64), random_targets([1, 1])
-    with pytest.raises(ValueError, match=r"anchors must have shape \(64, 4\), got \(63, 4\)"):
+    with pytest.raises(ValueError, match=r"anchors must be 64, like .* \(2, 64, 3\), got 63"):
         build()(predictions, targets, anchors=ANCHORS[:63])
-    with pytest.raises(ValueError, match="anchors must be one tensor or 2, got 3"):
+    with pytest.raises(ValueError, match="anchors .* one for each image, 2 here, got a list of 3"):
         build()(predictions, targets, anchors=[ANCHORS] * 3)
 
 

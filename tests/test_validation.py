@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from scenes import grid_anchors, random_predictions, random_targets
+from scenes import build, grid_anchors, random_predictions, random_targets
 
 from detloss.boxes import convert_boxes
 from detloss.matchers import Matches, MaxIoUMatcher
@@ -291,3 +291,17 @@ def test_a_ground_truth_of_a_pair_is_matched():
     first = torch.tensor([True])
     match = Matches(first.long() * 0, first, ~first, pairs=torch.tensor([[0, 0], [0, 1]]))
     validate_matches([target], [match])  # a warning would be an error
+
+
+@pytest.mark.parametrize("bad", [-0.5, 1.5, NAN])
+def test_probabilities_are_in_0_to_1(bad):
+    predictions = random_predictions(2, 64)
+    predictions["class_probabilities"] = predictions.pop("class_logits").detach().sigmoid()
+    criterion = build()
+    criterion.validate = True
+    targets = random_targets([2, 1])
+    assert criterion(predictions, targets, anchors=PIXELS[0]).total.isfinite()
+    predictions["class_probabilities"][1, 5, 2] = bad
+    message = f"predictions['class_probabilities'][1, 5, 2] must be in [0, 1], got {bad}"
+    with pytest.raises(ValueError, match=exactly(message)):
+        criterion(predictions, targets, anchors=PIXELS[0])

@@ -25,7 +25,8 @@ def check_boxes(name: str, boxes: Tensor, box_format: str = "xyxy") -> None:
     """
     check_floating(name, boxes)
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
-        raise ValueError(f"{name} must have shape (..., 4), got {tuple(boxes.shape)}")
+        cure = "" if boxes.shape != (0,) else "; a list that may be empty needs .reshape(-1, 4)"
+        raise ValueError(f"{name} must have shape (..., 4), got {tuple(boxes.shape)}{cure}")
     if type(boxes) is not torch.Tensor and hasattr(boxes, "format"):
         found = str(getattr(boxes.format, "name", boxes.format)).lower()
         if found != box_format:

@@ -52,7 +52,7 @@ class BoxTerm(Term):
         shape = tuple(predictions[self.reads].shape)
         if shape[2:] != (width,):
             raise ValueError(
-                f"predictions[{self.reads!r}] must have shape {(*shape[:2], width)}, got {shape}"
+                f"predictions[{self.reads!r}] must have shape (B, A, {width}), got {shape}"
             )
 
     def compute(

@@ -66,6 +66,7 @@ class ClassificationTerm(LogitTerm):
         """(B, C) bool, "class_mask" of the targets; None where no image has one.
 
         Raises:
+            TypeError: If a mask is not boolean.
             ValueError: If a mask does not fit, or the classes of the loss share one probability.
         """
         targets = batch.inputs.targets
@@ -85,7 +86,8 @@ class ClassificationTerm(LogitTerm):
         ]
         for image, mask in enumerate(masks):
             if mask.dtype != torch.bool or mask.shape != (classes,):
-                raise ValueError(
+                error = ValueError if mask.dtype == torch.bool else TypeError
+                raise error(
                     f"targets[{image}]['class_mask'] must be boolean of shape {(classes,)}, "
                     f"got {mask.dtype} of shape {tuple(mask.shape)}"
                 )

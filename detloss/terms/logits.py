@@ -215,8 +215,7 @@ class ScoreTerm(LogitTerm):
         shape = tuple(predictions[self.reads].shape)
         if len(shape) != 2 and shape[2:] != (1,):
             raise ValueError(
-                f"predictions[{self.reads!r}] must have shape {shape[:2]} or {(*shape[:2], 1)}, "
-                f"got {shape}"
+                f"predictions[{self.reads!r}] must have shape (B, A) or (B, A, 1), got {shape}"
             )
         self.check_ignore_index(predictions)
 

@@ -49,5 +49,5 @@ def test_a_second_regression_is_decoded_apart():
 
 
 def test_the_coder_says_how_many_columns():
-    with pytest.raises(ValueError, match=r"\['box_regression'\] must have shape \(1, 2, 64\)"):
+    with pytest.raises(ValueError, match=r"\['box_regression'\] must have shape \(B, A, 64\)"):
         loss_of({"type": "giou"}, torch.zeros(1, 2, 4), coder={"type": "distribution"})
