@@ -99,11 +99,11 @@ def bench(
         found = timed = report.run_cases(
             report.chosen(names, TIMED), on, processes=processes, memory=memory, show=not as_json
         )
-        printed = report.markdown(timed) if as_markdown else report.tables(timed)
+        printed = report.medians(timed) if as_markdown else report.tables(timed)
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in found], indent=2))
     elif as_markdown:
-        typer.echo(printed)
+        typer.echo(report.markdown(printed))
     else:
         console.print(printed)
 

@@ -107,10 +107,9 @@ def counts_table(results: Sequence[CountedResult], heading: str) -> Table:
         table.add_column(column, justify="right")
     for result in results:
         for runner, counts in result.counts.items():
-            name = result.name if runner == "detloss" else f"  {runner}"
+            name = result.name if runner == "detloss" else f"- {runner}"
             passes, syncs = f"{counts.passes:.1f}", f"{counts.host_syncs or ''}"
             table.add_row(name, str(counts.launches), passes, syncs)
-        table.add_section()
     return table
 
 

@@ -1,12 +1,14 @@
 """Running the cases and printing what they came to."""
 
+import io
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from rich.console import Group
+from rich import box
+from rich.console import Console, Group
 from rich.table import Table
 
 from detloss.bench.measure import Measurement, bandwidth, in_fresh_process
@@ -156,28 +158,35 @@ def _spread(found: Sequence[Measurement], attribute: str) -> str:
     return f"{_median(found, attribute)} ({values[0]:.3g}-{values[-1]:.3g})"
 
 
-def markdown(results: Sequence[CaseResult]) -> str:
+def medians(results: Sequence[CaseResult]) -> Table:
     """The table of the README, a row a case: medians of the processes."""
-    lines = [
-        "| | detloss | torchvision | others | after the cure | peak memory, torchvision's |",
-        "|---|---|---|---|---|---|",
-    ]
+    heading = ", ".join(dict.fromkeys(result.machine for result in results))
+    table = Table(title=heading, title_justify="left")
+    for column in ("", "detloss", "torchvision", "others", "after the cure", "peak memory"):
+        table.add_column(column)
     for result in results:
         others = dict(result.measurements)
         ours, theirs = others.pop("detloss"), others.pop("torchvision", [])
         cured = [_median(ours, "cured", " ms"), _median(theirs, "cured_ratio", "x")]
         peaks = [result.peaks.get("detloss"), result.peaks.get("torchvision")]
-        cells = [
+        table.add_row(
             result.title,
             _median(ours, "milliseconds", " ms"),
             _median(theirs, "ratio", "x"),
             ", ".join(f"{name} {_median(found, 'ratio', 'x')}" for name, found in others.items()),
             ", ".join(filter(None, cured)),
             ", ".join(f"{peak / 1e6:.0f} MB" for peak in peaks if peak is not None),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    machines = dict.fromkeys(result.machine for result in results)
-    return "\n".join([*lines, "", *machines])
+        )
+    return table
+
+
+def markdown(table: Table) -> str:
+    """A table as it stands in a README, under its title."""
+    title, table.title, table.box = table.title, None, box.MARKDOWN
+    console = Console(width=300, record=True, file=io.StringIO())
+    console.print(table)
+    lines = (line.strip() for line in console.export_text().splitlines())
+    return "\n".join([f"{title}\n", *filter(None, lines)])
 
 
 def _median(found: Sequence[Measurement], attribute: str, unit: str = "") -> str:
