@@ -19,7 +19,7 @@ from figures import draw_comparison
 from image_sets import DetectionData
 from messages import Parser, complain, console, print_anywhere, report
 from rich.table import Table
-from runs import Run, Settings
+from runs import Run, Settings, make_folder
 from train_detector import config_path, finish, start, train
 
 import detloss
@@ -45,7 +45,7 @@ def prepare(settings: dict[str, Settings]) -> tuple[dict[str, Run], DetectionDat
     try:
         ranks.check_device(first.device)
         for one in settings.values():
-            Path(one.out).mkdir(parents=True, exist_ok=True)
+            make_folder(Path(one.out))
         data = detection_data.load_data(first.data, seed=first.seed, policy=first.policy)
         runs = {
             name: start(one, data, detloss.load_config(config_path(one.config)))

@@ -1,5 +1,6 @@
 """The pictures that the examples draw."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -50,7 +51,7 @@ def draw_losses(path: Path, history: Mapping[str, Sequence[float]], title: str) 
             steps = np.arange(1, len(values) + 1)
             axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
             axes.plot(steps, running_mean(values), color=colour, linewidth=2, label=name)
-        axes.set(yscale="log", xlabel="step", ylabel="weighted loss", title=title)
+        axes.set(yscale="log", xlabel="step", ylabel="weighted loss", title=drawable(title))
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
@@ -114,7 +115,7 @@ def draw_detections(
                 draw_box(
                     rows[1, column], found["boxes"][place], label, f"{classes[label]} {score:.2f}"
                 )
-        rows[0, 0].set_title(f"{title}: ground truth")
+        rows[0, 0].set_title(drawable(f"{title}: ground truth"))
         rows[1, 0].set_title(f"detections with a score of at least {min_score:g}")
         save(figure, path)
 
@@ -146,7 +147,7 @@ def draw_box(axes: Axes, box: Tensor, label: int, text: str, *, dashed: bool = F
     axes.text(
         x2 if right else x1,
         y1 if above else y2,
-        text,
+        drawable(text),
         color=INK,
         fontsize=6.5,
         horizontalalignment="right" if right else "left",
@@ -170,16 +171,25 @@ def draw_comparison(
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
         for (name, values), colour in zip(precision.items(), cycle(CURVES)):
-            label = f"{name}: AP {np.mean(values):.3f}"
+            label = drawable(f"{name}: AP {np.mean(values):.3f}")
             axes.plot(thresholds, values, color=colour, linewidth=2, marker="o", label=label)
-        axes.set(xlabel="IoU that counts as found", ylabel="average precision", title=title)
+        axes.set(
+            xlabel="IoU that counts as found", ylabel="average precision", title=drawable(title)
+        )
         axes.set_ylim(0, 1)
         axes.grid(axis="y", alpha=0.2)
         axes.legend(loc="lower left")
         save(figure, path)
 
 
+def drawable(text: str) -> str:
+    """`text` with question marks for what is no letter, as in a name that the locale cannot read."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Writes the figure and frees it."""
-    figure.savefig(path, dpi=150, facecolor="white")
+    """Writes the figure and frees it; a letter that the font lacks is a box, without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figure.savefig(path, dpi=150, facecolor="white")
     plt.close(figure)

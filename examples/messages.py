@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
     """Tells a mistake in an option as any other, in one line without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        complain(ValueError(f"{message}; --help lists the options"))
+        complain(ValueError(message))
         sys.exit(2)
 
 

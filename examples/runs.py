@@ -1,5 +1,7 @@
 """A training run: its settings, its state between two steps, and the checkpoint that keeps both."""
 
+import re
+import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,17 @@ class Run:
         return min(max(by_steps, by_time), 1.0)
 
 
+def make_folder(path: Path) -> None:
+    """Makes the folder of the results, before there is much to lose.
+
+    Raises:
+        OSError: If it cannot be made, or no file in it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+        pass
+
+
 def save_checkpoint(run: Run) -> Path:
     """Writes all that a run needs to go on as if it had not stopped."""
     path = Path(run.settings.out) / "checkpoint.pt"
@@ -93,7 +106,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile, pickle and PyTorch have their own each
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = re.split(r"\.\s|\n", str(error))[0] or type(error).__name__
         raise DataError(path, None, f"cannot be read ({reason}), {expected}") from None
     if not isinstance(state, dict):
         raise DataError(path, None, f"a {type(state).__name__}, {expected}")

@@ -42,7 +42,7 @@ from messages import Parser, complain, console, print_anywhere, report
 from photos import Policy
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from runs import Run, Settings, load_checkpoint, read_checkpoint, save_checkpoint
+from runs import Run, Settings, load_checkpoint, make_folder, read_checkpoint, save_checkpoint
 from small_retinanet import small_retinanet
 from torch import Tensor
 from torch.optim import AdamW
@@ -87,7 +87,7 @@ def prepare(arguments: Sequence[str] | None) -> tuple[Run, DetectionData] | None
         run = start(settings, data, criterion)
         if resume is not None:
             load_checkpoint(resume, run)
-        Path(settings.out).mkdir(parents=True, exist_ok=True)  # before there is much to lose
+        make_folder(Path(settings.out))
     except (OSError, ValueError) as error:
         complain(error)
         return None

@@ -125,6 +125,16 @@ def missing(part):
         (replaced("categories", ["cat"]), "categories[0]: 'cat', expected an object"),
         (without("categories", 1, "name"), "categories[1]: no name, expected"),
         (change("categories", 1, name=None), "categories[1]: name: None, expected a text"),
+        (change("categories", 1, name=True), "categories[1]: name: True, expected a text"),
+        (change("categories", 1, name=" "), "categories[1]: name: ' ', expected a text"),
+        (
+            change("categories", 0, name="three"),
+            "categories[0]: name: 'three' is that of categories[1] too, expected another",
+        ),
+        (change("categories", 1, id=float("inf")), "categories[1]: id: inf, expected a whole"),
+        (change("annotations", 0, image_id="9" * 5000), "image_id: '9999"),
+        (change("annotations", 0, bbox=[True, 2, 3, 4]), "bbox: True, expected a number"),
+        (change("annotations", 0, bbox="1 2 3 4"), "bbox: '1 2 3 4', expected [x, y, "),
         (
             change("categories", 1, id=7),
             "categories[1]: id: 7 is that of categories[0] too, expected another",
@@ -144,6 +154,7 @@ def missing(part):
         (without("images", 3, "file_name"), "images[3]: no file_name, expected one beside id"),
         (without("images", 3, "id"), "images[3]: no id, expected one beside file_name"),
         (change("images", 3, file_name="lost.png"), "images[3]: file_name: 'lost.png' is not in"),
+        (change("images", 3, file_name="a" * 5000), "images[3]: file_name: 'aaa"),
         (change("images", 3, file_name=3), "images[3]: file_name: 3, expected a file's name"),
         (change("images", 1, width=100, height=50), "images[1]: 100 x 50 pixels, expected the 64"),
         (change("images", 1, width=48, height=64), "48 x 64 pixels, expected the 64 x 48 of 1.png"),
@@ -207,3 +218,30 @@ def test_a_place_that_is_not_there(coco):
         load_data(f"coco:{coco.images}:{coco.folder}/lost.json")
     with pytest.raises(DataError, match="lost: not there, expected a folder"):
         load_data(coco.data.replace("images:", "lost:"))
+
+
+@pytest.mark.parametrize("name", ["sub/../1.png", "link.png", "absolute"])
+def test_a_file_under_two_names(coco, name):
+    (coco.images / "sub").mkdir()
+    (coco.images / "link.png").symlink_to("1.png")
+    names = {"absolute": str(coco.images / "1.png")}
+    coco.content["images"][3]["file_name"] = names.get(name, name)
+    with pytest.raises(DataError, match=r"images\[3\]: file_name: .* is that of images\[1\] too"):
+        load_data(coco.data)
+
+
+def test_ids_with_gaps_below_zero_and_with_leading_zeros(coco):
+    one, other = coco.content["categories"]
+    one["id"], other["id"] = -5, 0
+    for annotation, key in zip(coco.content["annotations"], (-5, 0, 0), strict=True):
+        annotation["category_id"] = key
+    coco.content["images"][3]["id"] = "011"  # not the number 11
+    data = load_data(coco.data)
+    assert data.classes == ("seven", "three")
+    assert data.train[0][1]["labels"].tolist() == [0, 1]
+
+
+def test_a_negative_width_is_a_bad_box(coco):
+    coco.content["annotations"].append({"image_id": 11, "category_id": 3, "bbox": [9, 9, -5, 5]})
+    (line,) = load_data(coco.data).changes
+    assert line.endswith("annotations[3]: box (9, 9, 4, 14) dropped: no area")

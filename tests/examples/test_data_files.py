@@ -13,7 +13,10 @@ from data_files import (
     as_number,
     as_size,
     as_whole,
+    find_file,
+    listed,
     named,
+    quoted,
     read_lines,
     read_text,
 )
@@ -89,8 +92,8 @@ def test_what_is_no_whole_number(value):
 @pytest.mark.parametrize(
     ("value", "flag"),
     [
-        *[(yes, True) for yes in (1, True, "1", " 1 ", "True")],
-        *[(no, False) for no in (0, False, "0", "", None, "false")],
+        *[(yes, True) for yes in (1, 1.0, True, "1", " 1 ", "True")],
+        *[(no, False) for no in (0, 0.0, False, "0", "", None, "false")],
     ],
 )
 def test_flags(value, flag):
@@ -108,8 +111,63 @@ def test_what_is_no_flag(value):
     [
         pytest.param("64", 48.0, (64, 48), id="stated"),
         pytest.param(None, None, None, id="left out"),
+        pytest.param("", "", None, id="empty"),
         pytest.param("0", "0", None, id="0 is what some tools write"),
     ],
 )
 def test_the_size_that_an_annotation_states(width, height, size):
     assert as_size(width, height, FILE, "size") == size
+
+
+def test_lines_end_where_an_editor_ends_them(tmp_path):
+    """Unicode has more ends of a line, which a file name may hold."""
+    (tmp_path / "a.txt").write_bytes("a\u0085b\rc\r\nd\u2028e\n".encode())
+    lines = [line for _, line in read_lines(tmp_path / "a.txt")]
+    assert lines == ["a\u0085b", "c", "d\u2028e"]
+
+
+def test_a_file_by_a_name_that_windows_wrote(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.jpg").touch()
+    assert find_file([tmp_path / "lost", tmp_path], "sub\\a.jpg") == tmp_path / "sub" / "a.jpg"
+
+
+@pytest.mark.parametrize("name", ["lost.jpg", "sub", "a\0.jpg", "\ud800.jpg", "a" * 5000])
+def test_a_name_of_no_file(tmp_path, name):
+    (tmp_path / "sub").mkdir()
+    assert find_file([tmp_path], name) is None
+
+
+def test_files_behind_links_are_listed_once(tmp_path):
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for path in (folder / "a.JPG", other / "b.jpg"):
+        path.parent.mkdir()
+        path.touch()
+    (folder / "linked").symlink_to(other)
+    (folder / "round").symlink_to(folder)
+    (folder / "broken.jpg").symlink_to("nowhere")
+    found = [path.relative_to(folder).as_posix() for path in listed(folder, (".jpg",))]
+    assert found == ["a.JPG", "broken.jpg", "linked/b.jpg"]
+
+
+def test_a_folder_that_cannot_be_opened(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    scandir = os.scandir
+
+    def denied(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(DataError, match=r"sub: cannot be read .Permission denied., expected a fo"):
+        listed(tmp_path, (".jpg",))
+
+
+def test_a_value_in_a_message_is_short():
+    nested = ["x"] * 9
+    for _ in range(30):
+        nested = [nested] * 9
+    assert len(quoted(nested)) <= 63
+    assert quoted("a" * 10**6) == f"'{'a' * 59}..."
+    assert quoted([1, 2, 3]) == "[1, 2, 3]"

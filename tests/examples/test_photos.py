@@ -152,3 +152,43 @@ def test_nothing_to_measure_is_noted(voc):
     voc.add("c")
     (line,) = load_data(voc.data).notes
     assert line == f"{voc.folder}: no object in the images to test: AP will be -1, unknown"
+
+
+def test_the_reason_why_there_is_nothing_to_learn(voc):
+    voc.add("a", voc.object(*FLAT))
+    message = r"at least one that counts; .*a.xml: object\[0\]: box .* dropped: no area$"
+    with pytest.raises(DataError, match=message):
+        load_data(voc.data)
+
+
+@pytest.mark.parametrize("policy", ["drop", "error"])
+def test_boxes_over_the_edge_are_counted(voc, coco, policy):
+    voc.add("a", voc.object(*CAT), voc.object("cat", (-8, 2, 30, 40)))
+    voc.add("c", voc.object("dog", (0, 0, 64.9, 48)))
+    data = load_data(voc.data, policy=policy)
+    (line,) = data.notes
+    assert line.startswith(f"{voc.folder}: 1 box reaches over the edge (first object[1] of a.xml),")
+    assert data.train[0][1]["boxes"][1].tolist() == [-40, 10, 150, 200]
+
+    for annotation in coco.content["annotations"]:
+        annotation["bbox"] = [40, 30, 60, 45]  # meant as two corners
+    (line,) = load_data(coco.data, policy=policy).notes
+    assert "3 boxes reach over the edge (first annotations[2] of boxes.json), as boxes of" in line
+
+
+@pytest.mark.parametrize("policy", ["drop", "clip", "error"])
+@pytest.mark.parametrize("side", ["nan", "inf", "-inf", "1e999"])
+def test_boxes_that_are_not_finite(voc, side, policy):
+    voc.add("a", voc.object(*CAT), voc.object("cat", (1, 2, side, 40)))
+    if policy == "error":
+        with pytest.raises(DataError, match=r"a.xml: object\[1\]: box .*: not finite, expected"):
+            load_data(voc.data, policy=policy)
+    else:
+        (line,) = load_data(voc.data, policy=policy).changes
+        assert line.endswith("dropped: not finite")
+
+
+def test_fractions_that_are_rounded_over_the_edge_are_refused(coco):
+    coco.content["annotations"][2]["bbox"] = [0.3, -1e-9, 0.7000001, 0.9]
+    with pytest.raises(DataError, match=r"annotations\[2\]: box .*: fractions of the image"):
+        load_data(coco.data)

@@ -271,7 +271,7 @@ def saved(change):
         pytest.param(lambda content, state: b"", "cannot be read (", id="empty"),
         pytest.param(lambda content, state: b"text", "cannot be read (", id="a text"),
         pytest.param(
-            saved(lambda state: Path("x")), "cannot be read (Weights only load", id="any object"
+            saved(lambda state: Path("x")), "cannot be read (Weights only load failed)", id="any"
         ),
         pytest.param(
             saved(lambda state: state["model"]),
@@ -285,6 +285,9 @@ def saved(change):
             saved(lambda state: state | {"settings": {"steps": 3}}),
             "settings: not those of a run",
             id="settings of another version",
+        ),
+        pytest.param(
+            saved(lambda state: state | {"seconds": "long"}), "of another model", id="no seconds"
         ),
         pytest.param(
             saved(lambda state: state | {"model": {}}), "of another model", id="another model"
@@ -355,17 +358,20 @@ def test_faults_of_boxes_are_counted(voc, settings, capsys):
 def test_a_locale_without_utf_8(voc, settings, tmp_path):
     """Names of classes and files in any letters: read as UTF-8, and told without a traceback."""
     for name in ("a", "Größe"):
-        voc.add(name, voc.object("Müller", (1, 2, 30, 40)), voc.object("дом", (9, 9, 9, 30)))
+        voc.add(name, voc.object("Müller $x^$", (1, 2, 30, 40)), voc.object("犬", (9, 9, 9, 30)))
+    config = tmp_path / "größe.yaml"  # which is in the title of the figures
+    config.write_text(Path(CONFIG).read_text())
     voc.list("train", "a\nGröße\n")
     command = [sys.executable, train_detector.__file__, "--data", voc.data]
     done = subprocess.run(
-        [*command, *arguments(replace(settings, steps=1, batch_size=2))],
+        [*command, *arguments(replace(settings, config=str(config), steps=1, batch_size=2))],
         env=os.environ
         | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"},
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr.decode()
     assert b"dropped: no area" in done.stdout
+    assert done.stderr == b""
 
 
 def test_a_loss_that_the_model_cannot_use_is_an_error_and_no_traceback(settings, tmp_path, capsys):
@@ -417,3 +423,42 @@ def test_a_batch_that_processes_cannot_share(settings, monkeypatch, capsys):
     monkeypatch.setattr(ranks, "count", lambda: 3)
     assert main(arguments(settings)) == 2
     assert "--batch-size must be a multiple of the 3 processes, got 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
+        (["--stepz", "1"], "unrecognized arguments: --stepz 1"),
+        (["--policy", "keep"], "argument --policy: invalid choice: 'keep'"),
+        (["--batch-size", "0"], "--batch-size must be positive, got 0"),
+    ],
+)
+def test_a_mistake_in_an_option_is_one_line(options, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(options)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(message)
+    assert told.count("\n") == 1
+
+
+def test_ctrl_c_before_the_first_step(settings, monkeypatch, capsys):
+    def interrupted(text, seed, policy):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_detector, "load_data", interrupted)
+    assert main(arguments(settings)) == 130
+    assert capsys.readouterr().out == "Stopped.\n"
+
+
+def test_a_folder_of_results_that_is_read_only_is_told_before_the_training(
+    few_scenes, settings, monkeypatch, capsys
+):
+    def denied(dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(train_detector, "train", lambda run, data: pytest.fail("it was trained"))
+    monkeypatch.setattr("runs.tempfile.TemporaryFile", denied)
+    assert main(arguments(settings)) == 2
+    assert f"Permission denied: '{settings.out}'" in capsys.readouterr().err

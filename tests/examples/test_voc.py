@@ -35,7 +35,7 @@ def test_a_name_with_blanks(voc):
     assert names_of(load_data(voc.data).train) == ["two  words 1.jpg"]
 
 
-@pytest.mark.parametrize("line", ["a  1", "a -1", "a 0", "a.jpg", "a.jpg 1", "a", "./a"])
+@pytest.mark.parametrize("line", ["a  1", "a -1", "a 0", "a\t1", "a.jpg", "a.jpg 1", "a", "./a"])
 def test_a_list_with_flags_or_suffixes(voc, line):
     voc.list("train", f"{line}\n\n")
     assert names_of(load_data(voc.data).train) == ["a.jpg"]
@@ -175,6 +175,7 @@ def test_lists(voc, lists, train, test, words):
     [
         pytest.param("", "empty, expected an <annotation>", id="empty"),
         pytest.param(" \n", "empty, expected", id="blank"),
+        pytest.param("<annotation><object><name>&x;", "not XML .undefined entity", id="entity"),
         pytest.param("<annotation>", "not XML .no element found.*, expected", id="cut off"),
         pytest.param("a,b", "not XML", id="no XML"),
         pytest.param("<svg/>", "<svg>, expected an <annotation>", id="other XML"),
@@ -226,3 +227,23 @@ def test_a_missing_folder_is_named(voc, missing):
     (voc.folder / missing).rename(voc.folder.parent / "away")
     with pytest.raises(DataError, match=f"voc/?{missing}: not there, expected a folder"):
         load_data(voc.data)
+
+
+def test_an_object_to_ignore(voc):
+    text = (
+        voc.annotation("a").read_text().replace("<difficult>1<", "<ignore>1</ignore><difficult>0<")
+    )
+    voc.annotation("a").write_text(text)
+    assert load_data(voc.data).train[0][1]["ignore"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("side", ["", " ", "0"])
+def test_a_size_that_is_left_empty(voc, side):
+    extra = f"<size><width>{side}</width><height>{side}</height></size>"
+    voc.add("a", voc.object(*CAT), extra=extra)
+    assert names_of(load_data(voc.data).train)[0] == "a.jpg"
+
+
+def test_a_file_where_a_folder_is_expected(voc):
+    with pytest.raises(DataError, match=r"a.xml: a file, expected a folder"):
+        load_data(f"voc:{voc.annotation('a')}")

@@ -134,6 +134,10 @@ def test_names_of_classes(yolo, names, classes):
         ({"names": {1: "cat", 2: "dog"}}, "names: classes [1, 2], expected each from 0 to 1"),
         ({"names": {"cat": 0}}, "names: 'cat', expected a number"),
         ({"names": "cat"}, "names: 'cat', expected a list of names"),
+        ({"names": ["cat", "cat"]}, "names: 2 classes are 'cat', expected one"),
+        ({"names": ["", "cat"]}, "names: ['', 'cat'], expected a list of names"),
+        ({"nc": 10**9}, "nc: 1000000000, expected from 1 to 100000"),
+        ({"nc": -1}, "nc: -1, expected from 1 to 100000"),
         ({"nc": 3}, "nc: 3, expected the 2 of names"),
         ({"nc": "two"}, "nc: 'two', expected a number"),
         ({"path": "lost"}, "path: 'lost' is not there, expected a folder"),
@@ -163,6 +167,9 @@ def test_a_yaml_file_that_cannot_be_understood(yolo, change, message):
         (b"a\x00b: 1", "unacceptable character"),
         (b"", "None, expected a mapping with path, train, val and names"),
         (b"- a", "['a'], expected a mapping"),
+        (b"[" * 20_000, "maximum recursion depth exceeded"),
+        (b"names: !!python/name:os.system", "line 1: could not determine a constructor"),
+        (b"? [a]\n: b", "line 1: found unhashable key, expected YAML"),
         (b"names: [\xff]", "byte 8: not UTF-8"),
     ],
 )
@@ -223,3 +230,39 @@ def test_two_images_that_share_a_label_file(yolo):
     yolo.add("train/a")
     with pytest.raises(DataError, match=r"a.jpg: shares its name with a.png, expected one file"):
         load_data(yolo.data)
+
+
+def test_a_label_file_that_is_a_folder(yolo):
+    yolo.labels("train/b").unlink()
+    yolo.labels("train/b").mkdir()
+    with pytest.raises(DataError, match=r"b.txt: cannot be read .Is a directory., expected a file"):
+        load_data(yolo.data)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_label_file_from_windows(yolo, encoding):
+    yolo.labels("train/a").write_bytes("1\t.5 .5 .5 .5\r\n".encode(encoding))
+    assert load_data(yolo.data).train[0][1]["labels"].tolist() == [1]
+
+
+def test_a_list_from_windows(yolo):
+    (yolo.folder / "list.txt").write_bytes("\ufeffimages\\train\\a.jpg\r\n".encode())
+    yolo.content["train"] = "list.txt"
+    assert names_of(load_data(yolo.data).train) == ["a.jpg"]
+
+
+def test_an_image_in_both_lists_under_two_names_is_noted(yolo):
+    yolo.content["val"] = "images/val/../train"
+    (line,) = load_data(yolo.data).notes
+    assert line.endswith("2 images are both trained on and tested (the first is a.jpg)")
+
+
+def test_null_and_merge_keys_of_yaml(yolo):
+    text = yolo.data
+    yolo.file.write_text(
+        "base: &base {path: ., test: images/val}\n<<: *base\ntrain: images/train\nval: null\n"
+        "names: [cat, 'null']\n"
+    )
+    data = load_data(text)
+    assert data.classes == ("cat", "null")
+    assert names_of(data.test) == ["c.jpg"]
