@@ -1,7 +1,8 @@
 """A matched batch: what every term is computed from, each thing once."""
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,30 +13,25 @@ from detloss.matchers import Matcher, Matches
 from detloss.qualities import Quality
 from detloss.tensors import sync_is_free, wide_type, widen
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
-class computed_once(Generic[T]):  # noqa: N801 - used like `property`
-    """A property that is computed when it is first read, and kept.
+def computed_once(compute: Callable[[S], T]) -> Callable[[S], T]:
+    """The getter of a property that is computed when it is first read, and kept.
 
     `functools.cached_property` holds a lock in Python 3.11, which a compiler cannot trace.
     """
+    place = f"_{compute.__name__}_kept"
 
-    def __init__(self, compute: Callable[[Any], T]) -> None:
-        self.compute = compute
-        self.name = compute.__name__
-        self.__doc__ = compute.__doc__
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, instance: object, owner: type) -> T: ...
-    def __get__(self, instance: object, owner: type) -> Self | T:
-        if instance is None:
-            return self
-        value = self.compute(instance)
-        setattr(instance, self.name, value)  # found before this descriptor from now on
+    @functools.wraps(compute)
+    def read(owner: S) -> T:
+        if not hasattr(owner, place):
+            setattr(owner, place, compute(owner))
+        value: T = getattr(owner, place)
         return value
+
+    return read
 
 
 class MatchedBatch:
@@ -65,16 +61,19 @@ class MatchedBatch:
 
     # The anchors of the batch, (B, A).
 
+    @property
     @computed_once
     def positive(self) -> Tensor:
         """(B, A) bool, the anchors that are assigned to a ground truth."""
         return torch.stack([match.positive for match in self.matches])
 
+    @property
     @computed_once
     def ignored(self) -> Tensor:
         """(B, A) bool, the anchors that do not count."""
         return torch.stack([match.ignored for match in self.matches])
 
+    @property
     @computed_once
     def assigned(self) -> Tensor:
         """(B, A) row of each anchor in the table of ground truths, T for background."""
@@ -88,6 +87,7 @@ class MatchedBatch:
         """(B, A) class of each anchor; `classes` is background's."""
         return self._table_of_labels(classes)[self.assigned]
 
+    @property
     @computed_once
     def anchor_weights(self) -> Tensor | None:
         """(B, A) weight of each anchor's ground truth, 1 for background; None for all 1."""
@@ -111,6 +111,7 @@ class MatchedBatch:
         """Whether the matcher lists pairs of anchor and ground truth."""
         return any(match.pairs is not None for match in self.matches)
 
+    @property
     @computed_once
     def index(self) -> Tensor | None:
         """(P,) place of each positive among the B * A anchors; None for every anchor in order."""
@@ -119,11 +120,13 @@ class MatchedBatch:
             return torch.cat([pairs[:, 0] + image * size for image, pairs in self._pairs])
         return self.positive.flatten().nonzero().view(-1) if sync_is_free(self.positive) else None
 
+    @property
     @computed_once
     def is_positive(self) -> Tensor | None:
         """(P,) bool, which rows are positives; None where all are."""
         return self.positive.flatten() if self.index is None else None
 
+    @property
     @computed_once
     def truth(self) -> Tensor:
         """(P,) row of each positive in the table of ground truths."""
@@ -146,6 +149,7 @@ class MatchedBatch:
             return values.view(images, size).sum(1)
         return values.new_zeros(images).index_add(0, self.image, values)
 
+    @property
     @computed_once
     def image(self) -> Tensor:
         """(P,) image of each positive."""
@@ -159,17 +163,20 @@ class MatchedBatch:
         """(P,) class of each positive; `classes` for background."""
         return self._table_of_labels(classes)[self.truth]
 
+    @property
     @computed_once
     def truth_weights(self) -> Tensor | None:
         """(P,) weight of each positive's ground truth; None for all 1."""
         return None if self._table_of_weights is None else self._table_of_weights[self.truth]
 
+    @property
     @computed_once
     def truth_boxes(self) -> Tensor:
         """(P, 4) ground-truth boxes; see `detloss.qualities.Positives`."""
         boxes = [target["boxes"] for target in self.inputs.targets]
         return torch.cat([*boxes, self._all_anchors[:1]])[self.truth]  # background: any box
 
+    @property
     @computed_once
     def anchors(self) -> Tensor:
         """(P, 4) anchors of the positives."""
@@ -189,6 +196,7 @@ class MatchedBatch:
                 self._decoded[name] = self.coder.decode(self.regression(name), self.anchors)
         return self._decoded[name]
 
+    @property
     @computed_once
     def encoded(self) -> Tensor:
         """(P, 4) ground-truth boxes as the coder encodes them."""
@@ -196,7 +204,7 @@ class MatchedBatch:
 
     def quality(self, quality: Quality) -> Tensor:
         """(P,) `quality` of each positive; 0 where there is none."""
-        key = repr(quality)
+        key = str(quality.config())
         if key not in self._qualities:
             with torch.no_grad():
                 values = quality(self)
@@ -212,11 +220,13 @@ class MatchedBatch:
         """(P, 4) decoded boxes without their gradient."""
         return self.decoded("box_regression").detach()
 
+    @property
     @computed_once
     def probabilities(self) -> Tensor:
         """(P, C) sigmoids of the class logits."""
         return widen(self.take(self.inputs.predictions["class_logits"].detach())).sigmoid()
 
+    @property
     @computed_once
     def score(self) -> Tensor:
         """(P,) the matcher's own measure.
@@ -233,6 +243,7 @@ class MatchedBatch:
 
     # The table of ground truths.
 
+    @property
     @computed_once
     def _background(self) -> int:
         return sum(len(target["boxes"]) for target in self.inputs.targets)
@@ -255,19 +266,21 @@ class MatchedBatch:
                 check_labels(self.inputs.targets, classes)
         return table
 
+    @property
     @computed_once
     def _table_of_weights(self) -> Tensor | None:
         """(T + 1,) weight of each ground truth, 1 for background; None for all 1."""
         if not any("weights" in target for target in self.inputs.targets):
             return None
-        first = next(iter(self.inputs.predictions.values()), self._all_anchors)
-        dtype = wide_type(first)
+        values = list(self.inputs.predictions.values()) or [self._all_anchors]
+        dtype = wide_type(values[0])
         weights = [
             target["weights"].to(dtype) if "weights" in target else _like_boxes(target, dtype, 1)
             for target in self.inputs.targets
         ]
         return torch.cat([*weights, weights[0].new_ones(1)]).detach()
 
+    @property
     @computed_once
     def _all_anchors(self) -> Tensor:
         """(A, 4) where the images share them, else (B * A, 4)."""

@@ -292,14 +292,14 @@ def _mapping(config: object) -> Mapping[str, Any]:
 
 def _build_terms(key: str, config: object) -> list[Term]:
     """The terms of one key: a mapping, a list of mappings, or a list beside common options."""
-    if isinstance(config, list | tuple):
+    if isinstance(config, (list, tuple)):
         found, common, path = config, {}, key
     elif isinstance(config, Mapping) and "terms" in config:
         common = {option: value for option, value in config.items() if option != "terms"}
         found, path = config["terms"], f"{key}.terms"
     else:
         return [_build_term(key, config, key)]
-    if not isinstance(found, list | tuple) or not found:
+    if not isinstance(found, (list, tuple)) or not found:
         raise ConfigError(f"{path}: expected a list of mappings, at least one, got {found!r}")
     terms, mistakes = [], []
     for place, one in enumerate(found):

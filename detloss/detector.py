@@ -1,5 +1,7 @@
 """DetectorLoss: check, match, ask each term, name and add."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -151,6 +153,7 @@ class DetectorLoss(nn.Module):
         self.normalizer = normalizer if normalizer is not None else PositivesNormalizer()
         self.validate = validate or validation_wanted()
         check_parts(self.terms, self.matcher, self.coder, self.sampler, self.normalizer)
+        self._needed = needed_predictions(self.terms.values(), self.matcher)
 
     def config(self) -> dict[str, Any]:
         """The resolved config; `detloss.build` makes an equal criterion of it."""
@@ -221,7 +224,7 @@ class DetectorLoss(nn.Module):
         matches: Sequence[Matches] | None,
     ) -> Matched:
         """The first half of `forward`, whose arguments these are: all but what divides."""
-        inputs = self._inputs(predictions, targets, anchors, level_sizes, self._needed())
+        inputs = self._inputs(predictions, targets, anchors, level_sizes, self._needed)
         if matches is not None:
             check_matches(matches, inputs)
         if self.validate:
@@ -292,15 +295,11 @@ class DetectorLoss(nn.Module):
             >>> criterion.match([target], anchors=anchors)[0].positive
             tensor([False,  True])
         """
-        needed = [] if predictions is None else self._needed()
+        needed = [] if predictions is None else self._needed
         inputs = self._inputs(predictions or {}, targets, anchors, level_sizes, needed)
         if self.validate:
             self._validate(inputs, [])
         return self._matches(inputs, None)
-
-    def _needed(self) -> list[str]:
-        """The predictions that a call must have."""
-        return needed_predictions(self.terms.values(), self.matcher)
 
     def normalizers(self) -> dict[str, Normalizer]:
         """What divides each term."""

@@ -42,22 +42,26 @@ def divisors_of_terms(
             if name not in rows:
                 raise ValueError(f"normalizer must name terms, {', '.join(rows)}, got {name!r}")
             found[name] = _given_divisor(name, values[name], rows[name])
+    batches = [of_term.batch for of_term in rows.values()]
     asked: dict[tuple[object, ...], tuple[Normalizer, Rows]] = {}
     asks: dict[str, tuple[object, ...]] = {}
     for name in rows:
         if name not in found:
             normalizer = normalizers[name]
-            asks[name] = _count_asked(normalizer, name, rows[name])
-            asked.setdefault(asks[name], (normalizer, rows[name]))
+            # a compiler may know no `id` of the batch, which it makes itself
+            batch = [other is rows[name].batch for other in batches].index(True)
+            asks[name] = _count_asked(normalizer, name, batch)
+            if asks[name] not in asked:
+                asked[asks[name]] = normalizer, rows[name]
     counted = dict(zip(asked, divisors(list(asked.values())), strict=True))
     return {name: found[name] if name in found else counted[asks[name]] for name in rows}
 
 
-def _count_asked(normalizer: Normalizer, name: str, rows: Rows) -> tuple[object, ...]:
+def _count_asked(normalizer: Normalizer, name: str, batch: int) -> tuple[object, ...]:
     """What tells this count from others: those that ask the same share it."""
     if normalizer.has_memory:  # it moves once a call, however many layers the call has
         return (id(normalizer),)
-    return id(normalizer), id(rows.batch), name if normalizer.of_term else None
+    return id(normalizer), batch, name if normalizer.of_term else None
 
 
 def _given_divisor(name: str, value: Given, rows: Rows) -> Tensor:

@@ -64,7 +64,7 @@ class Layer(Part):
     ) -> None:
         super().__init__()
         for value in weight if isinstance(weight, Schedule) else (weight,):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 <= value < math.inf:
                 raise ValueError(f"weight must be a finite number >= 0, got {value!r}")
         self.criterion = criterion

@@ -108,7 +108,8 @@ def classifier_of(terms: Iterable[Term], over: str | None = None) -> LogitTerm |
         over: Only terms over these anchors, "all" or "positives"; None for whichever.
     """
     found = [term for term in terms if isinstance(term, LogitTerm) and over in (None, term.over)]
-    return min(found, key=lambda term: term.one_logit, default=None)
+    first = [term for term in found if not term.one_logit] or found
+    return first[0] if first else None
 
 
 def check_parts(

@@ -347,7 +347,7 @@ kernels/reduction.py
     test_contract.py kernels/test_reduction.py
 
 R12 the mean of nothing is NaN
-- return torch.where(count == 0, 1, count) if isinstance(count, Tensor) else count or 1
+- return 1 if count == 0 else count
 + return torch.as_tensor(count)
 
 R52 the loss of an image is its mean

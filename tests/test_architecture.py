@@ -208,6 +208,30 @@ def test_import_is_light():
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_compilers_of_all_supported_releases_know_the_types(path):
+    """The oldest knows no union of types, and no generic type as an annotation that it runs."""
+    if room(path) in ("bench", "registry"):  # no user compiles these
+        return
+    tree = ast.parse(path.read_text())
+    unevaluated = any(module == "__future__" for module, _ in imported_modules(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+            assert not isinstance(node.args[1], ast.BinOp), "write isinstance(x, (A, B))"
+        if isinstance(node, ast.FunctionDef):
+            for annotation in annotations_of_inner_functions(node):
+                assert unevaluated or not isinstance(annotation, ast.BinOp | ast.Subscript), (
+                    f"write `from __future__ import annotations` for {ast.unparse(annotation)}"
+                )
+
+
+def annotations_of_inner_functions(outer):
+    for inner in ast.walk(outer):
+        if isinstance(inner, ast.FunctionDef) and inner is not outer:
+            yield inner.returns
+            yield from (arg.annotation for arg in ast.walk(inner.args) if isinstance(arg, ast.arg))
+
+
 def test_the_library_never_compiles_by_itself():
     for path in SOURCES:
         if room(path) == "bench":  # which measures what a user's compiler makes of it

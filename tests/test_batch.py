@@ -27,6 +27,7 @@ def test_a_property_is_computed_once():
     calls = []
 
     class Counted:
+        @property
         @computed_once
         def value(self):
             """What is counted."""

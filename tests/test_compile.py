@@ -105,10 +105,11 @@ def test_boxes_and_coders():
     coders = [detloss.build_part("coder", {"type": name}) for name in CODERS.names()]
 
     regression = torch.randn(3, max(coder.width for coder in coders), dtype=boxes.dtype)
+    kinds = list(OVERLAPS)
 
     def everything(boxes, others):
         results = [box_area(boxes)]
-        for kind in OVERLAPS:
+        for kind in kinds:
             results.append(paired_overlap(boxes[:3], others, kind=kind))
             results.append(pairwise_overlap(boxes, others, kind=kind))
         for source, target in itertools.product(FORMATS, FORMATS):

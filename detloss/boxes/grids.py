@@ -1,5 +1,7 @@
 """Grids of anchors: the boxes or points at which the cells of feature maps predict."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch

@@ -102,9 +102,9 @@ def sanitize_targets(
 def _sizes(
     image_size: Sequence[int] | Sequence[Sequence[int]], count: int
 ) -> list[tuple[float, float]]:
-    if len(image_size) == 2 and all(isinstance(side, int | float) for side in image_size):
+    if len(image_size) == 2 and all(isinstance(side, (int, float)) for side in image_size):
         return [check_image_size(cast(Sequence[int], image_size))] * count
-    if any(isinstance(size, int | float) for size in image_size):
+    if any(isinstance(size, (int, float)) for size in image_size):
         raise ValueError(f"image_size must be (height, width) or a list of such, got {image_size}")
     sizes = [check_image_size(size) for size in cast(Sequence[Sequence[int]], image_size)]
     if len(sizes) != count:

@@ -104,7 +104,7 @@ class ClassificationLoss(Loss, KeptBuffers):
             ValueError: If `values` is not one-dimensional or empty, or one is not finite and in
                 [0, highest].
         """
-        if not isinstance(values, Sequence | Tensor):
+        if not isinstance(values, (Sequence, Tensor)):
             setattr(self, name, values)
             return
         shape = torch.as_tensor(values).shape

@@ -5,6 +5,8 @@
 has the criterion that was copied with it.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

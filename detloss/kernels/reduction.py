@@ -65,4 +65,6 @@ def reduce(loss: Tensor, count: Tensor | float, reduction: Reduction) -> Tensor:
 
 def at_least_one(count: Tensor | float) -> Tensor | float:
     """`count`, but 1 for 0: what a mean divides by."""
-    return torch.where(count == 0, 1, count) if isinstance(count, Tensor) else count or 1
+    if isinstance(count, Tensor):
+        return torch.where(count == 0, 1, count)
+    return 1 if count == 0 else count  # a compiler may make a graph a count of `count or 1`

@@ -65,7 +65,7 @@ class Tiles:
 
         A tile without boxes may be left out.
         """
-        if not self._count or not self._boxes:
+        if self._count == 0 or self._boxes == 0:
             return
         count, size = self.anchors.shape[1:]
         read_values = sync_is_free(self.anchors)

@@ -82,11 +82,13 @@ class Rows:
         """(B, A) bool."""
         return self.batch.positive
 
+    @property
     @computed_once
     def counted(self) -> Tensor:
         """(B, A) bool, not ignored."""
         return ~self.batch.ignored
 
+    @property
     @computed_once
     def ground_truths(self) -> Tensor:
         """(B,) boxes to learn."""
@@ -98,6 +100,7 @@ class Rows:
         ]
         return torch.stack(counts)
 
+    @property
     @computed_once
     def pairs(self) -> Tensor:
         """(B, A) pairs of each anchor."""
@@ -113,6 +116,7 @@ class Rows:
         """K."""
         return self.term.columns(self.batch.inputs.predictions)
 
+    @property
     @computed_once
     def target_scores(self) -> Tensor:
         """(B, A) label of each positive times its ground truth's weight."""
@@ -123,6 +127,7 @@ class Rows:
     def _label_of_anchors(self, label: Quality) -> Tensor:
         return torch.where(self.positive, self.batch.quality_of_anchors(label), 0)
 
+    @property
     @computed_once
     def row_weights(self) -> Tensor:
         """(B, A) product of the factors of each anchor's row."""
@@ -133,6 +138,7 @@ class Rows:
             return self._spread(factors)
         return self.counted if factors is None else torch.where(self.counted, factors, 0)
 
+    @property
     @computed_once
     def factors(self) -> Tensor | None:
         """Product of what weighs each row, (B, A) or (P,); None for all 1.
