@@ -17,9 +17,18 @@ _NO_HOST_SYNC = ContextVar("without_host_sync", default=False)
 
 
 def check_floating(name: str, values: Tensor) -> None:
-    """Raises TypeError unless `values` is a floating-point tensor."""
+    """Raises TypeError unless `values` is a floating-point tensor.
+
+    A compiler cannot look into the boxes of torchvision, which say their format: while it traces,
+    they are refused.
+    """
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
+    if torch.compiler.is_compiling() and type(values) is not Tensor and hasattr(values, "format"):
+        raise TypeError(
+            f"{name} must be a plain tensor in a compiled function, got "
+            f"{type(values).__name__}: write boxes.as_subclass(torch.Tensor) outside of it"
+        )
     if not values.dtype.is_floating_point:
         raise TypeError(f"{name} must be floating point, got {values.dtype}")
 
@@ -52,6 +61,11 @@ def sync_is_free(tensor: Tensor) -> bool:
     if not tensor.is_cpu or torch.compiler.is_compiling() or _NO_HOST_SYNC.get():
         return False
     return not torch._C._are_functorch_transforms_active()
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether the device computes in float64."""
+    return device.type != "mps"
 
 
 @contextmanager

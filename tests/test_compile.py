@@ -27,6 +27,7 @@ from detloss.boxes import (
 from detloss.classification import sigmoid_focal_loss
 from detloss.matchers import Matches
 from detloss.registry import CODERS, NORMALIZERS, SAMPLERS, options_of
+from detloss.regression import giou_loss
 
 SIZES = (7, 1, 0, 2, 5, 50, 3, 300)
 
@@ -299,3 +300,30 @@ def test_a_compiled_sum_of_many_elements_is_as_exact_as_in_eager_mode():
     expected = sigmoid_focal_loss(logits.double(), labels, reduction="sum")
     got = compiled(logits, labels, reduction="sum")
     assert abs(got.item() / expected.item() - 1) < 3e-7
+
+
+@pytest.mark.parametrize("what", ["loss", "criterion", "matcher"])
+def test_boxes_of_torchvision_are_refused_in_words(what):
+    """PyTorch compiles nothing of a tensor that says its format; in eager mode they are fine."""
+    tv_tensors = pytest.importorskip("torchvision.tv_tensors")
+    anchors = grid_anchors()
+    boxes = tv_tensors.BoundingBoxes(anchors[:2], format="XYXY", canvas_size=(64, 64))
+    predictions = random_predictions(1, len(anchors))
+    criterion = detloss.load_config("retinanet")
+
+    def call(boxes):
+        if what == "loss":
+            return giou_loss(anchors[2:4], boxes, reduction="sum")
+        if what == "matcher":
+            return criterion.matcher(anchors, boxes).positive.sum()
+        target = {"boxes": boxes, "labels": torch.tensor([0, 1])}
+        return criterion(predictions, [target], anchors=anchors).total
+
+    compiled = torch.compile(call, fullgraph=True, backend="eager")
+    message = (
+        r"must be a plain tensor in a compiled function, got BoundingBoxes: write "
+        r"boxes\.as_subclass\(torch\.Tensor\) outside of it"
+    )
+    with pytest.raises(Exception, match=message):
+        compiled(boxes)
+    assert_close(compiled(boxes.as_subclass(torch.Tensor)), call(boxes))

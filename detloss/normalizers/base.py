@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed
 
 from detloss.registry import NonNegative, Part
-from detloss.tensors import widen
+from detloss.tensors import has_float64, widen
 
 Per = Literal["batch", "image", "images", "level"]
 Floor = NonNegative | Literal["none", "images"]
@@ -216,12 +216,11 @@ def divisors(normalizers: Sequence[tuple[Normalizer, TermRows]]) -> list[Tensor]
     ]
     shared = [index for index, together in enumerate(ranks) if together > 1]
     if any(len(counts[index]) for index in shared):
-        # float64, since the type of a count depends on the targets that this rank has
-        summed = torch.cat([counts[index].double() for index in shared])
+        summed = torch.cat([_sent(counts[index]) for index in shared])
         distributed.all_reduce(summed)
         totals = torch.split(summed, [len(counts[index]) for index in shared])
         for index, total in zip(shared, totals, strict=True):
-            counts[index] = total.to(counts[index].dtype)
+            counts[index] = total.to(counts[index].dtype).to(counts[index].device)
     return [
         normalizer.divisor(total, rows, together)
         for (normalizer, rows), total, together in zip(normalizers, counts, ranks, strict=True)
@@ -231,6 +230,14 @@ def divisors(normalizers: Sequence[tuple[Normalizer, TermRows]]) -> list[Tensor]
 def _world_size() -> int:
     together = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if together else 1
+
+
+def _sent(count: Tensor) -> Tensor:
+    """`count` as ranks send it: in float64, since its type depends on the targets of this rank.
+
+    From a device without float64 it goes through the CPU, which is also where gloo sends from.
+    """
+    return count.double() if has_float64(count.device) else count.cpu().double()
 
 
 def _floating(count: Tensor) -> Tensor:
