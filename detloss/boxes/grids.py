@@ -153,6 +153,46 @@ def grid_points(
     )
 
 
+def anchor_strides(
+    level_sizes: Sequence[int],
+    strides: Sequence[float],
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The stride of each anchor, for anchors whose sides do not tell it.
+
+    Args:
+        level_sizes: How many anchors each level has, in order, as `grid_anchors` returns it.
+        strides: Stride of each level.
+        device: Where the strides are.
+        dtype: Their floating-point type.
+
+    Returns:
+        Strides (A,), in the unit of `strides`.
+
+    Raises:
+        ValueError: If there is no level, or `strides` has not one entry for each.
+
+    Example:
+        >>> anchor_strides([2, 1], [8, 16])
+        tensor([ 8.,  8., 16.])
+
+    Reference:
+        Redmon and Farhadi, "YOLOv3: An Incremental Improvement", 2018, arXiv:1804.02767, section
+        2.3: three sizes of anchors at each of three strides.
+    """
+    if not level_sizes:
+        raise ValueError("level_sizes must have at least one level, got none")
+    if len(strides) != len(level_sizes):
+        raise ValueError(
+            f"strides must have one entry for each of {len(level_sizes)} levels, got {len(strides)}"
+        )
+    levels = zip(level_sizes, strides, strict=True)
+    # filled level by level: a tensor made of a list is a host sync
+    return torch.cat([torch.full((n,), s, device=device, dtype=dtype) for n, s in levels])
+
+
 def _check_levels(level_shapes: Sequence[Sequence[int]], **given: Sequence[object] | None) -> None:
     """Raises ValueError unless each list that is given has one entry a level."""
     if not level_shapes:

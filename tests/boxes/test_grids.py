@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detloss.boxes import grid_anchors, grid_points
+from detloss.boxes import anchor_strides, grid_anchors, grid_points
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STRIDES = [8, 16, 32, 64, 128]
@@ -209,10 +209,37 @@ def test_rejects(arguments, options, message):
         grid_anchors(*arguments, **options)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_strides_of_anchors_are_mmdetections(seed):
+    with np.load(GOLDEN / "mmdet" / f"retinanet_l1_seed{seed}.npz") as golden:
+        strides = anchor_strides(golden["level_sizes"].tolist(), STRIDES)
+        assert strides.tolist() == golden["strides"].tolist()
+
+
+def test_the_stride_of_a_point_is_its_side():
+    points, level_sizes = grid_points([(3, 4), (2, 2)], [8, 16], dtype=torch.float64)
+    strides = anchor_strides(level_sizes, [8, 16], dtype=torch.float64)
+    assert torch.equal(strides, points[:, 2] - points[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("level_sizes", "strides", "message"),
+    [
+        ([4, 1], [8], "strides must have one entry for each of 2 levels, got 1"),
+        ([], [], "level_sizes must have at least one level, got none"),
+    ],
+)
+def test_rejects_strides_of_other_levels(level_sizes, strides, message):
+    with pytest.raises(ValueError, match=message):
+        anchor_strides(level_sizes, strides)
+
+
 def test_compiles_to_one_graph():
     def grids(features):
         shapes = [level.shape[-2:] for level in features]
-        return *grid_points(shapes, [8, 16]), *grid_anchors(shapes, [8, 16], **SQUARES)
+        points, level_sizes = grid_points(shapes, [8, 16])
+        strides = anchor_strides(level_sizes, [8, 16])
+        return points, strides, *grid_anchors(shapes, [8, 16], **SQUARES)
 
     features = [torch.zeros(1, 3, 4), torch.zeros(1, 2, 2)]
     compiled = torch.compile(grids, fullgraph=True, backend="eager")
