@@ -560,9 +560,67 @@ R31 coder: the scale is not bounded
 - .clamp(max=MAX_LOG_SCALE).exp()
 + .exp()
 
+R25 coder: the floor of a side is no option
+- centre_and_size(boxes, self.min_size)
++ centre_and_size(boxes)
+
+R31 coder: the shift is not bounded
+- shift.clamp(-self.max_shift, self.max_shift)
++ shift
+
+coders/base.py
+    coders/test_base.py coders/test_delta.py coders/test_yolox.py
+
 R1 coder: the logarithm of a box without area
-- (bottom_right - top_left).clamp(min=self.min_size)
+- (bottom_right - top_left).clamp(min=min_size)
 + bottom_right - top_left
+
+R31 coder: a size is not bounded
+- log_size.clamp(max=MAX_LOG_SIZE).exp()
++ log_size.exp()
+
+coders/yolo.py
+    coders/test_yolo.py coders/test_base.py
+
+R25 coder: the corner of the anchor in place of the cell's
+- return centre - side / 2, side, size
++ return centre - size / 2, side, size
+
+R25 coder: the centre does not leave its cell
+- doubled[..., :2] - 0.5
++ doubled[..., :2] / 2
+
+R1 coder: the logit of a centre out of reach
+- offset.logit(EPS)
++ offset.logit()
+
+coders/yolox.py
+    coders/test_yolox.py coders/test_base.py
+
+R25 coder: the centre of the cell in place of its corner
+- centre = widen(anchors)[..., :2] + code[..., :2] * side
++ centre = widen(anchors)[..., :2] + (code[..., :2] + 0.5) * side
+
+coders/tblr.py
+    coders/test_tblr.py coders/test_base.py
+
+R25 coder: right before left
+- LTRB_TO_TBLR = (1, 3, 0, 2)
++ LTRB_TO_TBLR = (1, 3, 2, 0)
+
+coders/fovea.py
+    coders/test_fovea.py coders/test_base.py
+
+R1 coder: the logarithm of a distance below 0
+- distances.clamp(1 / self.limit, self.limit).log()
++ distances.log()
+
+coders/boxes.py
+    coders/test_boxes.py coders/test_base.py
+
+R25 coder: width and height change places
+- torch.cat([size, size], dim=-1)
++ torch.cat([size, size], dim=-1).flip(-1)
 
 coders/ltrb.py
     coders/test_ltrb.py coders/test_base.py
@@ -630,6 +688,28 @@ samplers/random_balanced.py
 R59 sampler: more anchors than its size
 - self.size - positive.sum()
 + self.size
+
+samplers/ohem.py
+    samplers/test_ohem.py
+
+R59 sampler: the easiest anchors
+- easiness = -loss_of_anchors(
++ easiness = loss_of_anchors(
+
+R59 sampler: the hardest anchors beyond its size
+- self.size - positive.sum()
++ self.size
+
+samplers/score.py
+    samplers/test_score.py
+
+R59 sampler: a small score is rounded to 0
+- -torch.expm1(-loss_of_anchors(matches, class_loss))
++ 1 - torch.exp(-loss_of_anchors(matches, class_loss))
+
+R59 sampler: positives with a small score are left out
+- matches.negative & (score < self.threshold)
++ score < self.threshold
 
 normalizers/base.py
     normalizers/test_base.py

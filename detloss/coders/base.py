@@ -1,12 +1,25 @@
 """What every box coder is."""
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, get_args
 
+import torch
 from torch import Tensor
 
+from detloss.boxes.checking import check_boxes
 from detloss.kernels import Space
 from detloss.registry import Part
+from detloss.tensors import check_same_shape, widen
+
+MIN_SIDE = 1e-6
+"""Floor of a side where it is a unit or in a logarithm: a box without area has finite codes."""
+
+MAX_LOG_SIZE = math.log(10_000)
+"""The largest logarithm of a size that is decoded, so that no wild prediction overflows ``exp``:
+10,000 cells or anchors, more than any image has.
+"""
 
 
 class Coder(Part):
@@ -21,6 +34,12 @@ class Coder(Part):
 
     bins: int = 1
     """The logits a side; 1 where the network regresses the number itself."""
+    needs_anchors: bool = True
+    """Whether what the network regresses depends on the anchor."""
+    strides: Sequence[float] | None = None
+    """Of each pyramid level, where an anchor box does not tell the size of its cell: `encode` and
+    `decode` then take the stride of each anchor, (...), as a third argument.
+    """
 
     @classmethod
     def check_definition(cls) -> None:
@@ -49,3 +68,38 @@ class Coder(Part):
     def decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
         """The boxes (..., 4) that `regression` (..., K) makes of `anchors` (..., 4)."""
         raise NotImplementedError
+
+
+def check_rows(name: str, rows: Tensor, anchors: Tensor) -> None:
+    """Raises unless `rows` and `anchors` are floating point and of one shape (..., 4)."""
+    check_boxes(name, rows)
+    check_boxes("anchors", anchors)
+    check_same_shape(name, rows, "anchors", anchors)
+
+
+def centre_and_size(boxes: Tensor, min_size: float = MIN_SIDE) -> tuple[Tensor, Tensor]:
+    """Centres (..., 2) and sizes (..., 2), at least `min_size`, of `boxes` (..., 4).
+
+    Example:
+        >>> centre_and_size(torch.tensor([[0.0, 2, 10, 2]]))
+        (tensor([[5., 2.]]), tensor([[1.0000e+01, 1.0000e-06]]))
+    """
+    boxes = widen(boxes)
+    top_left, bottom_right = boxes[..., :2], boxes[..., 2:]
+    return (top_left + bottom_right) / 2, (bottom_right - top_left).clamp(min=min_size)
+
+
+def box_around(centre: Tensor, size: Tensor) -> Tensor:
+    """The boxes (..., 4) with these centres and sizes (..., 2)."""
+    half = size / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def bounded_exp(log_size: Tensor) -> Tensor:
+    """``exp(log_size)``, at most 10,000.
+
+    Example:
+        >>> bounded_exp(torch.tensor([0.0, 1000.0, -1000.0]))
+        tensor([1.0000e+00, 1.0000e+04, 0.0000e+00])
+    """
+    return log_size.clamp(max=MAX_LOG_SIZE).exp()

@@ -8,11 +8,10 @@ import torch
 from annotated_types import Len
 from torch import Tensor
 
-from detloss.boxes.checking import check_boxes
-from detloss.coders.base import Coder
+from detloss.coders.base import MIN_SIDE, Coder, box_around, centre_and_size, check_rows
 from detloss.kernels import Space
 from detloss.registry import CODERS, Positive
-from detloss.tensors import check_same_shape, widen
+from detloss.tensors import widen
 
 MAX_LOG_SCALE = math.log(1000 / 16)
 """The largest ``dw`` or ``dh`` that is decoded, so that no wild prediction overflows ``exp``.
@@ -34,6 +33,8 @@ class DeltaCoder(Coder):
         weights: (wx, wy, ww, wh), each > 0: how much an error in x, y, w, h counts. (10, 10, 5,
             5) is what other code calls stds (.1, .1, .2, .2).
         min_size: Floor of a side, in the unit of the boxes: a box without area has finite deltas.
+        max_shift: How far from its anchor's centre a box is decoded at most, along x and along y,
+            in the unit of the boxes; None for any distance. 32 pixels in YOLOF.
 
     Example:
         >>> anchors, boxes = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[1.0, 0, 11, 20]])
@@ -54,11 +55,13 @@ class DeltaCoder(Coder):
         self,
         *,
         weights: Annotated[Sequence[Positive], Len(4, 4)] = (1.0, 1.0, 1.0, 1.0),
-        min_size: Positive = 1e-6,
+        min_size: Positive = MIN_SIDE,
+        max_shift: Positive | None = None,
     ) -> None:
         super().__init__()
         self.weights = tuple(float(w) for w in weights)
         self.min_size = min_size
+        self.max_shift = max_shift
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
         """Deltas that turn `anchors` into `boxes`.
@@ -74,11 +77,9 @@ class DeltaCoder(Coder):
             TypeError: If boxes are not floating point.
             ValueError: If the shapes differ or the last axis is not 4.
         """
-        check_boxes("boxes", boxes)
-        check_boxes("anchors", anchors)
-        check_same_shape("boxes", boxes, "anchors", anchors)
-        centre, size = self._centre_and_size(boxes)
-        anchor_centre, anchor_size = self._centre_and_size(anchors)
+        check_rows("boxes", boxes, anchors)
+        centre, size = centre_and_size(boxes, self.min_size)
+        anchor_centre, anchor_size = centre_and_size(anchors, self.min_size)
         shift = (centre - anchor_centre) / anchor_size
         deltas = torch.cat([shift, (size / anchor_size).log()], dim=-1)
         return _scaled(deltas, self.weights)
@@ -98,20 +99,14 @@ class DeltaCoder(Coder):
             TypeError: If a tensor is not floating point.
             ValueError: If the shapes differ or the last axis is not 4.
         """
-        check_boxes("regression", regression)
-        check_boxes("anchors", anchors)
-        check_same_shape("regression", regression, "anchors", anchors)
-        anchor_centre, anchor_size = self._centre_and_size(anchors)
+        check_rows("regression", regression, anchors)
+        anchor_centre, anchor_size = centre_and_size(anchors, self.min_size)
         deltas = _scaled(widen(regression), [1 / weight for weight in self.weights])
-        centre = anchor_centre + deltas[..., :2] * anchor_size
-        half = anchor_size * deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp() / 2
-        return torch.cat([centre - half, centre + half], dim=-1)
-
-    def _centre_and_size(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        boxes = widen(boxes)
-        top_left, bottom_right = boxes[..., :2], boxes[..., 2:]
-        size = (bottom_right - top_left).clamp(min=self.min_size)
-        return (top_left + bottom_right) / 2, size
+        shift = deltas[..., :2] * anchor_size
+        if self.max_shift is not None:
+            shift = shift.clamp(-self.max_shift, self.max_shift)
+        size = anchor_size * deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp()
+        return box_around(anchor_centre + shift, size)
 
 
 def _scaled(deltas: Tensor, factors: Sequence[float]) -> Tensor:

@@ -5,14 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from detloss.boxes.checking import check_boxes
-from detloss.coders.base import Coder
+from detloss.coders.base import MIN_SIDE, Coder, check_rows
 from detloss.kernels import Space
 from detloss.registry import CODERS
-from detloss.tensors import check_same_shape, widen
-
-MIN_SIDE = 1e-6
-"""Floor of an anchor's side where it is a unit: an anchor without area has finite distances."""
+from detloss.tensors import widen
 
 
 @CODERS.register("ltrb")
@@ -80,17 +76,13 @@ class LTRBCoder(Coder):
             TypeError: If a tensor is not floating point.
             ValueError: If the shapes differ or the last axis is not 4.
         """
-        check_boxes("regression", regression)
-        check_boxes("anchors", anchors)
-        check_same_shape("regression", regression, "anchors", anchors)
+        check_rows("regression", regression, anchors)
         return boxes_at(regression, anchors, normalize=self.normalize)
 
 
 def side_distances(boxes: Tensor, anchors: Tensor, *, normalize: bool) -> Tensor:
     """Distances (..., 4) of the sides of `boxes` from the centres of `anchors`, both (..., 4)."""
-    check_boxes("boxes", boxes)
-    check_boxes("anchors", anchors)
-    check_same_shape("boxes", boxes, "anchors", anchors)
+    check_rows("boxes", boxes, anchors)
     boxes = widen(boxes)
     centre, side = _centre_and_side(anchors, normalize)
     return torch.cat([(centre - boxes[..., :2]) / side, (boxes[..., 2:] - centre) / side], dim=-1)

@@ -1,10 +1,11 @@
 """What every coder must do. A new coder is tested here without an edit."""
 
+import math
 from typing import get_args
 
 import pytest
 import torch
-from boxgen import random_boxes
+from boxgen import box_pairs, random_boxes
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 
 import detloss
 from detloss.coders import Coder
+from detloss.coders.base import bounded_exp, box_around, centre_and_size
 from detloss.kernels import Space
 from detloss.registry import CODERS
 
@@ -20,6 +22,9 @@ NUMBERS = st.floats(-1e6, 1e6, width=32)
 ROWS = st.lists(st.lists(NUMBERS, min_size=8, max_size=8), min_size=1, max_size=4)
 
 of_every_coder = pytest.mark.parametrize("name", CODERS.names())
+of_every_coder_at_anchors = pytest.mark.parametrize(
+    "name", [n for n in CODERS.names() if detloss.build_part("coder", {"type": n}).needs_anchors]
+)
 
 
 def build(name, **options):
@@ -35,11 +40,16 @@ def square_anchors(count, seed, dtype=torch.float64):
 
 
 def boxes_around(anchors, seed):
-    """Boxes that hold the centre of their anchor, with sides of up to four of it."""
+    """Boxes that every coder reaches, with sides of 1.2 to 3.8 of their anchor's.
+
+    Their centre lies in the square around its anchor's of 0.9 sides, their own sides 0.15 or more
+    of the anchor's from there.
+    """
     generator = torch.Generator().manual_seed(seed)
-    shares = 0.1 + 1.9 * torch.rand(len(anchors), 4, generator=generator, dtype=anchors.dtype)
+    half, shift = torch.rand(2, len(anchors), 2, generator=generator, dtype=anchors.dtype)
+    half, shift = 0.6 + 1.3 * half, 0.9 * shift - 0.45
     centre, side = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]
-    return torch.cat([centre - shares[:, :2] * side, centre + shares[:, 2:] * side], dim=-1)
+    return torch.cat([centre + (shift - half) * side, centre + (shift + half) * side], dim=-1)
 
 
 def regression_of(coder, target):
@@ -72,6 +82,25 @@ def test_decode_undoes_encode(name, seed):
 
 
 @of_every_coder
+@given(pair=box_pairs())
+def test_what_is_out_of_reach_is_encoded_like_what_decodes_from_it(name, pair):
+    """Small, large and far boxes, at anchors that are no squares: nothing changes twice."""
+    coder, (boxes, anchors) = build(name), pair
+    target = coder.encode(boxes, anchors)
+    decoded = coder.decode(regression_of(coder, target), anchors)
+    assert_close(coder.encode(decoded, anchors), target, rtol=1e-6, atol=1e-6)
+
+
+@of_every_coder
+@given(seed=SEEDS)
+def test_says_whether_it_needs_anchors(name, seed):
+    coder, boxes = build(name), square_anchors(8, seed)
+    some, others = square_anchors(8, seed + 1), square_anchors(8, seed + 2)
+    same = torch.equal(coder.encode(boxes, some), coder.encode(boxes, others))
+    assert coder.needs_anchors != same
+
+
+@of_every_coder_at_anchors
 @given(seed=SEEDS, shift=st.lists(st.integers(-1000, 1000), min_size=2, max_size=2))
 def test_what_is_encoded_does_not_move_with_the_image(name, seed, shift):
     coder, anchors = build(name), square_anchors(8, seed)
@@ -83,7 +112,7 @@ def test_what_is_encoded_does_not_move_with_the_image(name, seed, shift):
     assert_close(moved, coder.decode(regression, anchors) + move)
 
 
-@of_every_coder
+@of_every_coder_at_anchors
 @given(seed=SEEDS, scale=st.sampled_from([2.0**-8, 2.0**10]))
 def test_what_is_encoded_has_no_unit(name, seed, scale):
     coder, anchors = build(name), square_anchors(8, seed)
@@ -221,6 +250,22 @@ def test_decode_rejects_points_as_anchors(name):
     coder = build(name)
     with pytest.raises(ValueError, match=r"anchors must have shape \(\.\.\., 4\), got \(2, 2\)"):
         coder.decode(torch.zeros(2, coder.width), torch.zeros(2, 2))
+
+
+def test_a_size_is_bounded_above_with_its_gradient():
+    """What is over the bound stays there: a wild prediction has a finite gradient, 0."""
+    logs = torch.tensor([0.0, math.log(9e3), 1e3, math.inf, -1e3], requires_grad=True)
+    sizes = bounded_exp(logs)
+    assert_close(sizes, torch.tensor([1.0, 9e3, 1e4, 1e4, 0.0]))
+    sizes.sum().backward()
+    assert_close(logs.grad, torch.tensor([1.0, 9e3, 0.0, 0.0, 0.0]))
+
+
+@given(box_pairs())
+def test_centre_and_size_are_those_of_the_box_around_them(pair):
+    for boxes in pair:
+        centre, size = centre_and_size(boxes)
+        assert_close(box_around(centre, size), boxes)
 
 
 @pytest.mark.parametrize("spaces", [None, {"boxes"}, frozenset(), frozenset({"pixels"})])

@@ -139,6 +139,24 @@ def test_log_scale_is_bounded_above_only(scale, grown, weights):
     assert_close(decoded, anchors * grown)
 
 
+@pytest.mark.parametrize(
+    ("shift", "moved"),
+    [
+        pytest.param([0.5, -0.25], [5.0, -5.0], id="5 and 5 pixels"),
+        pytest.param([3.0, 1.75], [30.0, 32.0], id="30 and 35 pixels"),
+        pytest.param([-20.0, 1.6], [-32.0, 32.0], id="far, and just at the bound"),
+    ],
+)
+def test_a_shift_is_bounded_in_the_unit_of_the_boxes(shift, moved):
+    """YOLOF; a target is not cut."""
+    coder, anchor = DeltaCoder(max_shift=32.0), torch.tensor([ANCHOR])
+    expected = anchor + torch.tensor([[*moved, *moved]])
+    deltas = torch.tensor([[*shift, 0.0, 0.0]])
+    assert_close(coder.decode(deltas, anchor), expected)
+    far = DeltaCoder().decode(deltas, anchor)
+    assert_close(coder.encode(far, anchor), deltas)
+
+
 @given(st.integers(0, 2**31))
 def test_decoded_boxes_are_finite_and_never_inverted(seed):
     deltas = torch.randn(16, 4, generator=torch.Generator().manual_seed(seed)) * 100
@@ -203,6 +221,7 @@ def test_half_precision_is_computed_in_float32(half):
         ({"weights": (1.0, 1.0, 1.0, 0.0)}, ValueError, "weights: expected a value greater than 0"),
         ({"weights": 10.0}, TypeError, "weights: expected .*, got 10.0"),
         ({"min_size": 0.0}, ValueError, "min_size: expected a value greater than 0, got 0.0"),
+        ({"max_shift": 0.0}, ValueError, "max_shift: expected a value greater than 0, got 0.0"),
         ({"stds": (0.1, 0.1, 0.2, 0.2)}, TypeError, "stds"),
     ],
 )
