@@ -158,10 +158,15 @@ def diou(a, b):
 
 @cache
 def aspect_difference(a, b):
-    """DIoU paper, equation 9: v of CIoU; a box without height has the angle pi / 2."""
-    angle, true_angle = (
-        REALS.atan2(*(end - start for start, end in box)) for box in zip(*axes(a, b), strict=True)
+    """DIoU paper, equation 9: v of CIoU; a box without height has the angle pi / 2.
+
+    A second box that is a point counts as a square, a first one as a vertical line.
+    """
+    sides, true_sides = (
+        [end - start for start, end in box] for box in zip(*axes(a, b), strict=True)
     )
+    angle = REALS.atan2(*sides)
+    true_angle = REALS.atan2(*true_sides) if any(true_sides) else REALS.pi / 4
     return 4 / REALS.pi**2 * (true_angle - angle) ** 2
 
 

@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 import detloss
-from detloss.boxes.overlaps import hull_sides
+from detloss.boxes.lengths import Lengths
 from detloss.coders import DeltaCoder
 from detloss.kernels import Loss, plain_formulas
 from detloss.registry import CLASSIFICATION, REGRESSION, SECTIONS, Fraction, NonNegative
@@ -271,7 +271,7 @@ def rounding(loss: Loss, pred: Tensor, target: Tensor) -> Tensor | float:
     """What the last bit of a coordinate makes of the distance of centres in a gradient, (N, 1)."""
     if not isinstance(loss, BoxLoss) or loss.space != "boxes":
         return 0.0
-    diagonal = torch.stack(hull_sides(pred, target)).square().sum(0).clamp(min=loss.eps)
+    diagonal = Lengths(pred, target).hull_sides.square().sum(0).clamp(min=loss.eps)
     last_bit = torch.maximum(pred.abs(), target.abs()).amax(1) * torch.finfo(pred.dtype).eps
     return (4 * last_bit / diagonal)[:, None]
 

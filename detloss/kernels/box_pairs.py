@@ -1,7 +1,7 @@
-"""The overlap family with its gradient, worked by hand.
+"""The lengths of pairs of boxes and what a loss is for them, with the gradient worked by hand.
 
 `BoxPairs` measures pairs of boxes and carries a loss's gradient back to the first box of each pair.
-It gives what autograd gives through `detloss.boxes.overlaps`, at ties of coordinates too, in a
+It gives what autograd gives through `detloss.boxes.lengths`, at ties of coordinates too, in a
 third of the passes over memory.
 
 A box is an interval along x and one along y, so every length is (2, N): all widths, then all
@@ -14,12 +14,13 @@ PyTorch gives each core an equal share of the values, in the order of the memory
 computed for a part lies together there, so the same core works on a part from the first operator to
 the last, and finds what it needs in its own cache.
 
-Some boxes need more than the plain gradient: where a side is below the floor or a box is inverted,
-the gradient of that floor or collapsed side comes in. On a CPU the pairs are looked at once; where
-there are no such boxes, these steps are left out.
+Some boxes need more than the plain gradient: a short side is lengthened, and the gradient of an
+inverted one goes to its other corner. On a CPU the pairs are looked at once; where there are no
+such boxes, these steps are left out.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,11 +31,6 @@ LEAST_PART = 4096
 """Pairs in a part at least. A tensor of four values a pair is then one that PyTorch computes on
 several cores; it leaves one of under 32,768 values to one core.
 """
-
-
-def step(values: Tensor) -> Tensor:
-    """The derivative of ``maximum(values, 0)``: 1 where positive, 0 where negative, 1/2 at 0."""
-    return values.sign().add_(1).mul_(0.5)
 
 
 class Parts:
@@ -78,19 +74,27 @@ class Parts:
         return rows
 
 
+class Product(NamedTuple):
+    """``factor * one * other``, not multiplied yet: what adds it multiplies in the same pass."""
+
+    one: Tensor
+    other: Tensor
+    factor: float = 1.0
+
+
 class BoxPairs:
-    """Pairs of boxes, their measures, and the gradient of a loss for the first box of each.
+    """`Lengths` of pairs of boxes, and the gradient of a loss for the first box of each.
 
     No method changes what another one returns.
 
     Args:
         first: Boxes (pairs, 4), such as predictions.
         second: Boxes (pairs, 4), such as targets.
-        min_size: The least side, see `detloss.boxes.overlaps.floored_union`.
+        min_size: The least side of a second box, see `detloss.boxes.lengths.least_side`.
 
     Attributes:
         sides: Width and height of the first boxes, (2, N), at least 0.
-        target_sides: Those of the second boxes.
+        target_sides: Those of the second boxes, at least `min_size`.
         shared_sides: Those of the intersection.
         hull_sides: Those of the smallest box around both.
         hull_area: Area of that box, (N,).
@@ -114,22 +118,18 @@ class BoxPairs:
         """
         hull, intersection, first, second = ends.unbind()
         begin, end = ends.unbind(1)  # (4, 2, N) each
-        begin.neg_()
-
-        def sides_of_all() -> Tensor:
-            torch.maximum(first, second, out=hull)
-            torch.minimum(first, second, out=intersection)
-            return begin + end
-
-        self._sides = sides_of_all()
-        self._regular = _all_above(self._sides[2:], self.min_size)
-        self._depth: Tensor | None = None  # how far a side of the first boxes is inverted, (2, N)
-        if not self._regular:  # an inverted side collapses: its last end is maximum(first, last)
-            self._depth = -self._sides[2]
-            end[2:] = torch.maximum(-begin[2:], end[2:])
-            self._sides = sides_of_all()
-            self._sides[2:].clamp_(min=0)
+        signed = end[2:] - begin[2:]
+        self._signed: Tensor | None = None  # sides of the first boxes, (2, N), < 0 where inverted
+        if not _all_above(signed, self.min_size):
+            self._signed = signed[0]
+            torch.maximum(begin[2:], end[2:], out=end[2:])
+        begin[2:].neg_()
+        torch.maximum(first, second, out=hull)
+        torch.minimum(first, second, out=intersection)
+        self._sides = begin + end
         self.hull_sides, self.shared_sides, self.sides, self.target_sides = self._sides.unbind()
+        if self._signed is not None:  # a short side of a second box, and the hull, are lengthened
+            self._sides[::3].add_((self.min_size - self.target_sides).clamp_(min=0))
         self._meets = self.shared_sides.sign()
         self.shared_sides.clamp_(min=0)
         self._between = second.sub_(first)  # from the first box's ends to the second's, (2, 2, N)
@@ -140,46 +140,26 @@ class BoxPairs:
         width, height = self._sides.unbind(1)
         self.hull_area, shared, area, target_area = (width * height).unbind()
         self.union = area.add_(target_area).sub_(shared)
-        floored, self._union_derivative = self._floored_union()
-        self._per_union = floored.reciprocal()
-        self.iou = shared.div_(floored)
-
-    def _floored_union(self) -> tuple[Tensor, Tensor | None]:
-        """`detloss.boxes.overlaps.floored_union`; its derivative, None where it is all 1; (N,)."""
-        if self._regular:
-            return self.union, None
-        floor = self.target_sides.clamp(min=self.min_size).prod(0)
-        floor = torch.where(floor > self.target_sides.prod(0), floor, 0)
-        return torch.maximum(self.union, floor), step(self.union - floor)
+        self._per_union = self.union.reciprocal()
+        self.iou = shared.div_(self.union)
 
     @property
     def offset(self) -> Tensor:
         """From the centre of the second box to that of the first, (2, N)."""
+        return self.double_offset.mul_(0.5)
+
+    @property
+    def double_offset(self) -> Tensor:
+        """Twice that: from the sum of the second box's corners to that of the first's, (2, N)."""
         begin, end = self._between.unbind()  # begin with its sign turned
-        return (begin - end).mul_(0.5)
+        return begin - end
 
-    def floored(self, values: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
-        """``maximum(values, floor)`` and its derivative; where that is all 1, `values` and None.
-
-        Args:
-            values: Lengths of what contains the second boxes, or squares of such lengths, (..., N).
-            floor: `min_size` at most, or its square: if no side is below `min_size`, no value is
-                below that.
-        """
-        if self._regular:
-            return values, None
-        return values.clamp(min=floor), step(values - floor)
-
-    def sides_with_floored_height(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Widths, ``maximum(height, min_size - width)`` and its derivative, None where it is all 1.
-
-        Each (2, N): of the first boxes, then of the second.
-        """
+    def sides_with_raised_height(self) -> tuple[Tensor, Tensor]:
+        """Widths, and heights of ``min_size - width`` at least; each (2, N), of both boxes."""
         width, height = self._sides[2:].unbind(1)
-        if self._regular:
-            return width, height, None
-        floor = self.min_size - width
-        return width, torch.maximum(height, floor), step(height - floor)
+        if self._signed is None:
+            return width, height
+        return width, torch.maximum(height, self.min_size - width)
 
     def rows(self, values: Tensor) -> Tensor:
         """`values` (N,), one for each pair, as (pairs,)."""
@@ -192,9 +172,9 @@ class BoxPairs:
         iou: Tensor | None = None,
         union: Tensor | None = None,
         hull_area: Tensor | None = None,
-        sides: Tensor | None = None,
-        hull_sides: Tensor | None = None,
-        offset: Tensor | None = None,
+        sides: Tensor | Product | None = None,
+        hull_sides: Tensor | Product | None = None,
+        offset: Tensor | Product | None = None,
         turning: bool = False,
     ) -> None:
         """Writes d loss / d first box over `out`, from d loss / d measure of each measure.
@@ -210,74 +190,61 @@ class BoxPairs:
             sides: d loss / d `sides`, (2, N).
             hull_sides: d loss / d `hull_sides`, (2, N).
             offset: d loss / d `offset`, (2, N).
-            turning: Whether the loss adds `detloss.boxes.overlaps.turning`.
+            turning: Whether the loss adds `Lengths.turning`.
         """
         if out is None:
             return
-        by_shared, by_union = self._gradient_of_areas(iou, union)
+        # with their signs turned: what comes to the shared area through the IoU, and all of it
+        through_shared = self._per_union if iou is None else -iou * self._per_union
+        if union is None:
+            by_union = self.iou * through_shared
+        else:
+            by_union = torch.addcmul(union, self.iou, through_shared)
+        by_shared = by_union + through_shared
         # The plain form, for one end of the first boxes, with s = sign(second's end - first's end):
         # the intersection has the smaller end, the hull the larger one, and at a tie either is half
-        # of the first box's. A shared side is maximum(what its ends sum to, 0), hence the step.
+        # of the first box's. A shared side is maximum(what its ends sum to, 0), hence its step: 1
+        # where positive, 1/2 at 0.
         #   by_end = by_sides
-        #          + by_shared_sides * step(shared_sides) * (1 + s) / 2
+        #          - by_shared_sides * step(shared_sides) * (1 + s) / 2
         #          + by_hull_sides * (1 - s) / 2
-        # The lines below collect what is free of s in `by_end`, and four times what s multiplies in
+        # The lines below collect what is free of s in `by_end`, and what -4 s multiplies in
         # `by_sign`. tests/kernels/test_box_pairs.py holds them against autograd.
         first = 1 if hull_area is None else 0
         other_sides = self._sides[first:3].flip(1)  # a copy: of an area, the derivative for a side
         *hull, by_shared_sides, by_end = other_sides.unbind()
         by_shared_sides.mul_(by_shared)
         by_end.mul_(by_union)
-        if hull_area is not None:
-            through_area = hull[0].mul_(hull_area)
-            hull_sides = through_area if hull_sides is None else through_area.add_(hull_sides)
         by_sign = by_shared_sides.addcmul_(by_shared_sides, self._meets)  # 1 + sign is 2 step
-        by_end.add_(by_sign, alpha=0.25)
+        by_end.sub_(by_sign, alpha=0.25)
         if sides is not None:
-            by_end.add_(sides)
-        if hull_sides is not None:
-            by_end.add_(hull_sides, alpha=0.5)
-            by_sign.sub_(hull_sides, alpha=2)
+            _add_(by_end, sides)
+        through_area = None if hull_area is None else Product(hull[0], hull_area)
+        for by_hull in (through_area, hull_sides):
+            if by_hull is not None:
+                _add_(by_end, by_hull, 0.5)
+                _add_(by_sign, by_hull, 2)
         ends, sign = self._scratch
         torch.sign(self._between, out=sign)
-        torch.addcmul(by_end, sign, by_sign, value=0.25, out=ends)
+        torch.addcmul(by_end, sign, by_sign, value=-0.25, out=ends)
         self._write_corners(out, ends, offset, turning)
 
-    def _gradient_of_areas(self, iou: Tensor | None, union: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The gradients for the shared area and the union, (N,); the first area has the union's.
-
-        With ``IoU = shared / floored union`` and ``union = area + target area - shared``:
-        ``by_union = union - iou * IoU / floored union * floor's derivative`` and
-        ``by_shared = iou / floored union - by_union``.
-        """
-        by_union = self.iou * self._per_union  # for the gradient -1 of `iou`
-        if self._union_derivative is not None:
-            by_union.mul_(self._union_derivative)
-        if iou is not None:
-            by_union.mul_(iou).neg_()
-        if union is not None:
-            by_union.add_(union)
-        if iou is None:
-            return (by_union + self._per_union).neg_(), by_union
-        return torch.addcmul(-by_union, iou, self._per_union), by_union
-
     def _write_corners(
-        self, out: Tensor, ends: Tensor, offset: Tensor | None, turning: bool
+        self, out: Tensor, ends: Tensor, offset: Tensor | Product | None, turning: bool
     ) -> None:
         """Writes the gradient of the ends (2, 2, N), overwritten, as that of the corners."""
         begin, end = ends.unbind()
         begin.neg_()
         if offset is not None:  # a centre is the mean of two corners
-            ends.add_(offset, alpha=0.5)
-        if self._depth is not None:
+            _add_(ends, offset, 0.5)
+        if self._signed is not None:
             moved = end  # the last corner is maximum(first, last)
             if turning:  # of d / (d + s) / 2 the derivative is s / (d + s)^2 / 2, d = first - last
-                side = self.target_sides.clamp(min=self.min_size)
-                reach = self._depth.clamp(min=0).add_(side)
-                moved = end + side.div_(reach).div_(reach).mul_(0.5)
-            moved = moved * step(self._depth)
-            begin.add_(moved)
-            end.sub_(moved)
+                reach = self.target_sides - self._signed.clamp(max=0)
+                moved = torch.addcdiv(end, self.target_sides / reach, reach, value=0.5)
+            moved = torch.addcmul(moved, moved, self._signed.sign(), value=-1)  # 1 - sign is 2 step
+            begin.add_(moved, alpha=0.5)
+            end.sub_(moved, alpha=0.5)
         self._parts.write(out, ends.flatten(0, 1))
 
 
@@ -291,17 +258,12 @@ class CentreDistance:
     """
 
     def __init__(self, pairs: BoxPairs) -> None:
-        squared = _squared_length(*pairs.hull_sides.unbind())
-        diagonal, derivative = pairs.floored(squared, pairs.min_size**2)
-        offset = pairs.offset
-        per_diagonal = diagonal.reciprocal()
-        self.value = _squared_length(*offset.unbind()).mul_(per_diagonal)
-        by_square = per_diagonal.mul_(2)  # d x^2 is 2 x dx, above as below the line
-        self.by_offset = offset.mul_(by_square)
-        by_square.mul_(self.value).neg_()
-        if derivative is not None:
-            by_square.mul_(derivative)
-        self.by_hull_sides = pairs.hull_sides * by_square
+        double_offset = pairs.double_offset
+        per_diagonal = squared_length_(pairs.hull_sides).reciprocal_()
+        self.value = squared_length_(double_offset).mul_(per_diagonal).mul_(0.25)
+        # d x^2 is 2 x dx, above as below the line
+        self.by_offset = Product(double_offset, per_diagonal)
+        self.by_hull_sides = Product(pairs.hull_sides, self.value * per_diagonal, -2)
 
 
 class AspectDifference:
@@ -313,18 +275,21 @@ class AspectDifference:
     """
 
     def __init__(self, pairs: BoxPairs) -> None:
-        widths, heights, derivative = pairs.sides_with_floored_height()
+        widths, heights = pairs.sides_with_raised_height()
         angle, target_angle = torch.atan2(widths, heights).unbind()
         difference = target_angle.sub_(angle)
         self.value = difference.square().mul_(4 / math.pi**2)
-        width, height = widths[0], heights[0]
         # d atan2(w, h) is (h dw - w dh) / (w^2 + h^2)
-        turn = difference.div_(_squared_length(width, height)).mul_(8 / math.pi**2)
-        self.by_sides = torch.stack([-height, width], dim=1).transpose(0, 1).mul_(turn)
-        if derivative is not None:
-            by_width, by_height = self.by_sides
-            by_width.sub_(by_height * (1 - derivative[0]))  # the floor shrinks as the width grows
-            by_height.mul_(derivative[0])
+        sides = torch.stack([-heights[0], widths[0]], dim=1).transpose(0, 1)
+        self.by_sides = Product(sides, difference.div_(squared_length_(sides)), 8 / math.pi**2)
+
+
+def _add_(total: Tensor, values: Tensor | Product, factor: float = 1.0) -> None:
+    """Adds so many times `values` to `total`."""
+    if isinstance(values, Product):
+        total.addcmul_(values.one, values.other, value=factor * values.factor)
+    else:
+        total.add_(values, alpha=factor)
 
 
 def _all_above(values: Tensor, floor: float) -> bool:
@@ -332,6 +297,7 @@ def _all_above(values: Tensor, floor: float) -> bool:
     return sync_is_free(values) and values.numel() > 0 and values.amin().item() > floor
 
 
-def _squared_length(x: Tensor, y: Tensor) -> Tensor:
-    """``x^2 + y^2``; to stack the squares and sum them takes four times as long."""
+def squared_length_(lengths: Tensor) -> Tensor:
+    """``x^2 + y^2`` of (2, N); to stack the squares and sum them takes four times as long."""
+    x, y = lengths.unbind()
     return (x * x).addcmul_(y, y)

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from detloss.boxes.overlaps import TINY, ciou, least_side, turning
+from detloss.boxes.lengths import TINY, Lengths, least_side
+from detloss.boxes.overlaps import ciou
 from detloss.kernels import Reduction, box_loss
 from detloss.kernels.box_pairs import AspectDifference, BoxPairs, CentreDistance
 from detloss.registry import REGRESSION, Positive
@@ -36,8 +37,8 @@ def ciou_loss(
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
-            as sqrt(eps) in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make
-            it smaller where objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
+            as that long, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
+            objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
             over all axes but the first.
@@ -52,7 +53,7 @@ def ciou_loss(
 
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
-        gradient that turns it round, see `detloss.boxes.overlaps.turning`. Alpha applies at every
+        gradient that turns it round, see `detloss.boxes.lengths.Lengths`. Alpha applies at every
         IoU; the variant that gates it at IoU > 0.5 gives other numbers.
 
     Example:
@@ -74,8 +75,8 @@ def ciou_loss(
 
 
 def _ciou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    min_size = least_side(eps)
-    return 1 - ciou(pred, target, min_size) + turning(pred, target, min_size)
+    pairs = Lengths(pred, target, least_side(eps))
+    return 1 - ciou(pairs) + pairs.turning
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
@@ -83,15 +84,17 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
     pairs = BoxPairs(pred, target, least_side(eps))
     distance = CentreDistance(pairs)
     aspect = AspectDifference(pairs)
-    alpha = aspect.value / (1 - pairs.iou).clamp_(min=0).add_(aspect.value).clamp_(min=TINY)
+    distant = 1 - pairs.iou
+    alpha = aspect.value / (distant + aspect.value).clamp_(min=TINY)
+    by_sides = aspect.by_sides
     pairs.gradient(
         gradient,
-        sides=aspect.by_sides.mul_(alpha),
+        sides=by_sides._replace(other=by_sides.other * alpha),
         hull_sides=distance.by_hull_sides,
         offset=distance.by_offset,
         turning=True,
     )
-    return pairs.rows(distance.value.addcmul_(alpha, aspect.value).sub_(pairs.iou).add_(1))
+    return pairs.rows(distant.add_(distance.value).addcmul_(alpha, aspect.value))
 
 
 @REGRESSION.register("ciou")

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from detloss.boxes.overlaps import diou, least_side, turning
+from detloss.boxes.lengths import Lengths, least_side
+from detloss.boxes.overlaps import diou
 from detloss.kernels import Reduction, box_loss
 from detloss.kernels.box_pairs import BoxPairs, CentreDistance
 from detloss.registry import REGRESSION, Positive
@@ -34,8 +35,8 @@ def diou_loss(
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
-            as sqrt(eps) in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make
-            it smaller where objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
+            as that long, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
+            objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
             over all axes but the first.
@@ -50,7 +51,7 @@ def diou_loss(
 
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
-        gradient that turns it round, see `detloss.boxes.overlaps.turning`.
+        gradient that turns it round, see `detloss.boxes.lengths.Lengths`.
 
     Example:
         >>> import torch
@@ -71,8 +72,8 @@ def diou_loss(
 
 
 def _diou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    min_size = least_side(eps)
-    return 1 - diou(pred, target, min_size) + turning(pred, target, min_size)
+    pairs = Lengths(pred, target, least_side(eps))
+    return 1 - diou(pairs) + pairs.turning
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
@@ -85,7 +86,7 @@ def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) ->
         offset=distance.by_offset,
         turning=True,
     )
-    return pairs.rows(distance.value.sub_(pairs.iou).add_(1))
+    return pairs.rows((1 - pairs.iou).add_(distance.value))
 
 
 @REGRESSION.register("diou")

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from detloss.boxes.overlaps import giou, least_side, turning
+from detloss.boxes.lengths import Lengths, least_side
+from detloss.boxes.overlaps import giou
 from detloss.kernels import Reduction, box_loss
 from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Positive
@@ -35,8 +36,8 @@ def giou_loss(
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
-            as sqrt(eps) in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make
-            it smaller where objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
+            as that long, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
+            objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
             over all axes but the first.
@@ -51,7 +52,7 @@ def giou_loss(
 
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
-        gradient that turns it round, see `detloss.boxes.overlaps.turning`.
+        gradient that turns it round, see `detloss.boxes.lengths.Lengths`.
 
     Example:
         >>> import torch
@@ -72,31 +73,18 @@ def giou_loss(
 
 
 def _giou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    min_size = least_side(eps)
-    return 1 - giou(pred, target, min_size) + turning(pred, target, min_size)
+    pairs = Lengths(pred, target, least_side(eps))
+    return 1 - giou(pairs) + pairs.turning
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
     """`_giou_loss` of boxes (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
     pairs = BoxPairs(pred, target, least_side(eps))
-    sides, derivative = pairs.floored(pairs.hull_sides, pairs.min_size)
-    area = pairs.hull_area if derivative is None else sides[0] * sides[1]
-    per_hull = area.reciprocal()
-    empty = (pairs.hull_area - pairs.union).mul_(per_hull)  # share that neither box covers
-    by_union = -per_hull
-    if derivative is None:  # empty is 1 - union / hull_area
-        by_hull_area, by_hull_sides = torch.addcmul(per_hull, empty, by_union), None
-    else:  # empty is (hull_area - union) / (width * height), with floored sides
-        by_hull_area = per_hull
-        by_hull_sides = derivative.mul_(sides.flip(0)).mul_(empty * by_union)
-    pairs.gradient(
-        gradient,
-        union=by_union,
-        hull_area=by_hull_area,
-        hull_sides=by_hull_sides,
-        turning=True,
-    )
-    return pairs.rows(empty.sub_(pairs.iou).add_(1))
+    per_hull = pairs.hull_area.reciprocal()
+    empty = (pairs.hull_area - pairs.union).mul_(per_hull)  # the share that neither box covers
+    by_hull_area = torch.addcmul(per_hull, empty, per_hull, value=-1)  # empty is 1 - union / hull
+    pairs.gradient(gradient, union=-per_hull, hull_area=by_hull_area, turning=True)
+    return pairs.rows((1 - pairs.iou).add_(empty.clamp_(min=0)))
 
 
 @REGRESSION.register("giou")

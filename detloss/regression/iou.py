@@ -5,7 +5,8 @@ from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from detloss.boxes.overlaps import iou, least_side, turning
+from detloss.boxes.lengths import Lengths, least_side
+from detloss.boxes.overlaps import iou
 from detloss.kernels import Reduction, box_loss
 from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Positive
@@ -38,8 +39,8 @@ def iou_loss(
             of the image. The loss does not change with the unit.
         mode: "linear", "log" or "square".
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
-            as sqrt(eps) in the denominators, so that no gradient exceeds ``10 / sqrt(eps)``. Make
-            it smaller where objects are: 1e-7 is 0.4 px of a 1280 px image in fractions. "log" also
+            as that long, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
+            objects are: 1e-7 is 0.4 px of a 1280 px image in fractions. "log" also
             takes it as the floor of the IoU, by which its gradient divides.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
@@ -55,7 +56,7 @@ def iou_loss(
 
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is the largest. It has a gradient that
-        turns it round, see `detloss.boxes.overlaps.turning`.
+        turns it round, see `detloss.boxes.lengths.Lengths`.
 
     Example:
         >>> import torch
@@ -80,8 +81,8 @@ def iou_loss(
 
 
 def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor:
-    min_size = least_side(eps)
-    overlap, gradient_alone = iou(pred, target, min_size), turning(pred, target, min_size)
+    pairs = Lengths(pred, target, least_side(eps))
+    overlap, gradient_alone = iou(pairs), pairs.turning
     if mode == "log":
         return gradient_alone - overlap.clamp(min=eps).log()
     return gradient_alone + 1 - (overlap if mode == "linear" else overlap * overlap)

@@ -16,7 +16,6 @@ from torchvision.ops import (
 )
 
 from detloss.boxes import OVERLAPS, box_area, paired_overlap, pairwise_overlap
-from detloss.boxes.overlaps import area, hull_sides, intersection, sides, turning
 
 UNIT = [0.0, 0.0, 1.0, 1.0]
 KINDS = list(OVERLAPS)
@@ -312,45 +311,6 @@ def test_half_precision_area():
     assert torch.equal(box_area(box), torch.tensor(360000.0))
 
 
-@pytest.mark.parametrize(
-    ("box", "width", "height"),
-    [
-        pytest.param([1.0, 2.0, 4.0, 9.0], 3.0, 7.0, id="proper"),
-        pytest.param([4.0, 2.0, 1.0, 9.0], 0.0, 7.0, id="inverted in x only"),
-        pytest.param([4.0, 9.0, 1.0, 2.0], 0.0, 0.0, id="inverted"),
-    ],
-)
-def test_sides_and_area(box, width, height):
-    box = torch.tensor(box)
-    assert sides(box) == (width, height)
-    assert area(box) == width * height
-    assert box_area(box) == width * height
-
-
-@pytest.mark.parametrize(
-    ("box", "shared", "hull"),
-    [
-        pytest.param([0.5, 0.25, 2.0, 3.0], 0.375, (2.0, 3.0), id="1/2 x 3/4 shared"),
-        pytest.param([0.25, 0.25, 0.75, 0.75], 0.25, (1.0, 1.0), id="inside"),
-        pytest.param([3.0, -1.0, 4.0, 0.0], 0.0, (4.0, 2.0), id="apart, the hull spans the gap"),
-        pytest.param([0.75, 0.75, 0.25, 0.25], 0.0, (1.0, 1.0), id="inverted inside"),
-    ],
-)
-def test_intersection_and_hull(box, shared, hull):
-    box, unit = torch.tensor(box), torch.tensor(UNIT)
-    assert intersection(box, unit) == shared
-    assert intersection(unit, box) == shared
-    assert hull_sides(box, unit) == hull
-    assert hull_sides(unit, box) == hull
-
-
-def test_two_inverted_boxes_have_no_hull():
-    # taken as they come, the sides would be -2 and -2, the hull 4 and GIoU -1
-    inverted = torch.tensor([2.0, 2.0, 0.0, 0.0])
-    assert hull_sides(inverted, inverted) == (0, 0)
-    assert paired_overlap(inverted, inverted, kind="giou") == 0
-
-
 @pytest.mark.parametrize("measure", [paired_overlap, pairwise_overlap])
 @pytest.mark.parametrize(
     ("a", "b", "error", "message"),
@@ -408,29 +368,3 @@ def test_area_rejects():
         box_area(torch.zeros(2, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"boxes must have shape \(\.\.\., 4\), got \(4, 2\)"):
         box_area(torch.zeros(4, 2))
-
-
-@pytest.mark.parametrize(
-    ("box", "expected"),
-    [
-        # target 2 wide and 4 high: s / (d + s)^2 / 2
-        pytest.param([1.0, 1, 3, 3], [0.0, 0, 0, 0], id="upright: none"),
-        pytest.param([3.0, 1, 1, 3], [1 / 16, 0, -1 / 16, 0], id="inverted by 2 in x: 2 / 16 / 2"),
-        pytest.param([1.0, 5, 3, 1], [0, 1 / 32, 0, -1 / 32], id="by 4 in y: 4 / 64 / 2"),
-        pytest.param([3.0, 5, 1, 1], [1 / 16, 1 / 32, -1 / 16, -1 / 32], id="in both"),
-        pytest.param([1.0, 1, 1, 3], [1 / 8, 0, -1 / 8, 0], id="flat: half of 2 / 4 / 2"),
-        pytest.param([21.0, 0, 1, 1], [1 / 484, 0, -1 / 484, 0], id="far: 2 / 22^2 / 2"),
-    ],
-)
-def test_turning_worked_by_hand(box, expected):
-    box = torch.tensor([box], requires_grad=True)
-    value = turning(box, torch.tensor([[0.0, 0, 2, 4]]), 1e-3)
-    value.backward()
-    assert value == 0
-    assert_close(box.grad, torch.tensor([expected]))
-
-
-def test_turning_towards_a_flat_target_is_bounded_by_the_least_side():
-    box = torch.tensor([[1e-30, 0.0, 0.0, 0.0]], requires_grad=True)
-    turning(box, torch.zeros(1, 4), 0.25).backward()
-    assert_close(box.grad, torch.tensor([[2.0, 1.0, -2.0, -1.0]]))

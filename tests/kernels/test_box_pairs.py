@@ -4,20 +4,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detloss.boxes.overlaps import (
-    area,
-    ciou,
-    corners,
-    diou,
-    giou,
-    hull_sides,
-    intersection,
-    iou,
-    sides,
-    turning,
-)
+from detloss.boxes.lengths import Lengths
+from detloss.boxes.overlaps import ciou, diou, giou, iou
 from detloss.kernels import box_pairs
-from detloss.kernels.box_pairs import AspectDifference, BoxPairs, CentreDistance, step
+from detloss.kernels.box_pairs import AspectDifference, BoxPairs, CentreDistance, Product
 
 MIN_SIZE = 0.5
 """Between the sides of flat boxes on the grid, 0, and of the others."""
@@ -31,7 +21,7 @@ def grid_boxes(count, seed):
 
 def autograd(measure, first, second, min_size):
     first = first.clone().requires_grad_()
-    losses = 1 - measure(first, second, min_size)
+    losses = 1 - measure(Lengths(first, second, min_size))
     (gradient,) = torch.autograd.grad(losses.sum(), first)
     return losses.detach(), gradient
 
@@ -47,14 +37,11 @@ def by_hand(kind, first, second, min_size):
     if kind is iou:
         return pairs.rows(1 - pairs.iou), gradient_of(pairs)
     if kind is giou:
-        sides = pairs.hull_sides.clamp(min=min_size)
-        floored = sides.prod(0)
-        empty = (pairs.hull_area - pairs.union) / floored
-        by_sides = -empty / sides * step(pairs.hull_sides - min_size)
+        covered = pairs.union / pairs.hull_area
         gradient = gradient_of(
-            pairs, union=-1 / floored, hull_area=1 / floored, hull_sides=by_sides
+            pairs, union=-1 / pairs.hull_area, hull_area=covered / pairs.hull_area
         )
-        return pairs.rows(1 - pairs.iou + empty), gradient
+        return pairs.rows(2 - pairs.iou - covered), gradient
     distance = CentreDistance(pairs)
     by_measures = {"hull_sides": distance.by_hull_sides, "offset": distance.by_offset}
     loss = 1 - pairs.iou + distance.value
@@ -62,7 +49,8 @@ def by_hand(kind, first, second, min_size):
         return pairs.rows(loss), gradient_of(pairs, **by_measures)
     aspect = AspectDifference(pairs)
     alpha = aspect.value / (1 - pairs.iou + aspect.value).clamp(min=1e-16)
-    gradient = gradient_of(pairs, **by_measures, sides=alpha * aspect.by_sides)
+    by_sides = aspect.by_sides._replace(other=alpha * aspect.by_sides.other)
+    gradient = gradient_of(pairs, **by_measures, sides=by_sides)
     return pairs.rows(loss + alpha * aspect.value), gradient
 
 
@@ -96,18 +84,6 @@ def test_parts_for_several_cores(measure, cores, count, monkeypatch):
     assert len(BoxPairs(first, second, MIN_SIZE).iou) == min(cores, count // 600)
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        pytest.param(3.0, 1.0, id="above"),
-        pytest.param(0.0, 0.5, id="at a tie, half"),
-        pytest.param(-1e-30, 0.0, id="below"),
-    ],
-)
-def test_step(value, expected):
-    assert step(torch.tensor(value)) == expected
-
-
 def test_worked_by_hand():
     """Sides 2 x 1 inside a target of area 8: IoU 1/4; wider by dx, 1 - IoU falls by 1/8 dx."""
     first, second = torch.tensor([[1.0, 0.5, 3.0, 1.5]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]])
@@ -120,16 +96,9 @@ def test_worked_by_hand():
 
 def measures_of(first, second):
     """What `BoxPairs` measures, by the plain formulas."""
-    (x1, y1, x2, y2), (u1, v1, u2, v2) = corners(first), corners(second)
-    width, height = hull_sides(first, second)
-    return {
-        "iou": iou(first, second, MIN_SIZE),
-        "union": area(first) + area(second) - intersection(first, second),
-        "hull_area": width * height,
-        "sides": torch.stack(sides(first)),
-        "hull_sides": torch.stack([width, height]),
-        "offset": torch.stack([x1 + x2 - u1 - u2, y1 + y2 - v1 - v2]) / 2,
-    }
+    lengths = Lengths(first, second, MIN_SIZE)
+    names = ("iou", "hull_area", "sides", "hull_sides", "offset")
+    return {name: getattr(lengths, name) for name in names} | {"union": lengths.shared_and_union[1]}
 
 
 def tying_pairs(kind):
@@ -151,7 +120,11 @@ def test_each_argument_is_the_gradient_for_the_measure_of_its_name(name, kind):
     by_measure = torch.randn(measures[name].shape, dtype=torch.float64)
     loss = (by_measure * measures[name]).sum() - (measures["iou"].sum() if name != "iou" else 0)
     (expected,) = torch.autograd.grad(loss, first)
-    assert_close(gradient_of(pairs, **{name: by_measure.reshape(measured.shape)}), expected)
+    by_measure = by_measure.reshape(measured.shape)
+    assert_close(gradient_of(pairs, **{name: by_measure}), expected)
+    if by_measure.ndim > 2:
+        half = Product(by_measure, torch.full((len(first),), 2.0, dtype=torch.float64), 0.5)
+        assert_close(gradient_of(pairs, **{name: half}), expected)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e4])
@@ -161,7 +134,7 @@ def test_inverted_boxes_are_turned_as_by_autograd(kind, scale):
     pairs = BoxPairs(first, second, MIN_SIZE * scale)
     found = gradient_of(pairs, turning=True) - gradient_of(pairs)
     first.requires_grad_()
-    value = turning(first, second, MIN_SIZE * scale)
+    value = Lengths(first, second, MIN_SIZE * scale).turning
     assert (value == 0).all()
     (expected,) = torch.autograd.grad(value.sum(), first)
     assert_close(found, expected)
@@ -176,9 +149,13 @@ def test_the_order_of_the_calls_does_not_matter(kind):
     gradient = gradient_of(pairs)
     distance, aspect = CentreDistance(pairs), AspectDifference(pairs)
     expected_aspect, expected = AspectDifference(others), CentreDistance(others)
-    for name in ("value", "by_offset", "by_hull_sides"):
-        assert torch.equal(getattr(distance, name), getattr(expected, name))
-    for name in ("value", "by_sides"):
-        assert torch.equal(getattr(aspect, name), getattr(expected_aspect, name))
+    for found, other in ((distance, expected), (aspect, expected_aspect)):
+        assert torch.equal(found.value, other.value)
+    for one, other in (
+        (distance.by_offset, expected.by_offset),
+        (distance.by_hull_sides, expected.by_hull_sides),
+        (aspect.by_sides, expected_aspect.by_sides),
+    ):
+        assert torch.equal(one.one * one.other, other.one * other.other)
     assert torch.equal(gradient_of(pairs), gradient)
     assert torch.equal(gradient_of(others), gradient)

@@ -122,10 +122,10 @@ def test_every_coordinate_of_an_overlapping_box_has_a_gradient():
     assert (gradient != 0).all()
 
 
-def test_eps_is_the_floor_of_both_denominators():
-    """Boxes of area 1/4 corner to corner, d^2 1/2, c^2 2: 1 - 0 + 1/2 / 4."""
+def test_a_target_side_below_sqrt_eps_counts_as_that_long():
+    """Corner to corner, d^2 1/2; the target, and the hull with it, longer by 3/2: c^2 12.5."""
     pred, target = torch.tensor([[0.5, 0.5, 1, 1]]), torch.tensor([[0.0, 0, 0.5, 0.5]])
-    assert_close(diou_loss(pred, target, eps=4.0), torch.tensor([1.125]))
+    assert_close(diou_loss(pred, target, eps=4.0), torch.tensor([1.04]))
 
 
 @pytest.mark.parametrize("size", [600.0, 10_000.0])

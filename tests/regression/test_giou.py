@@ -108,10 +108,10 @@ def test_every_coordinate_of_an_overlapping_box_has_a_gradient():
     assert (gradient != 0).all()
 
 
-def test_eps_is_the_floor_of_both_denominators():
-    """Boxes of area 1/4 corner to corner, hull 1, union 1/2: 1 - 0 + (1 - 1/2) / 2."""
+def test_a_target_side_below_sqrt_eps_counts_as_that_long():
+    """Corner to corner, the target 2 x 2 in place of 1/2: union 4 1/4, hull 2 1/2 squared."""
     pred, target = torch.tensor([[0.5, 0.5, 1, 1]]), torch.tensor([[0.0, 0, 0.5, 0.5]])
-    assert_close(giou_loss(pred, target, eps=2.0), torch.tensor([1.25]))
+    assert_close(giou_loss(pred, target, eps=4.0), torch.tensor([1 + 2 / 6.25]))
 
 
 @pytest.mark.parametrize("size", [600.0, 10_000.0])

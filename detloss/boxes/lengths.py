@@ -1,0 +1,139 @@
+"""Pairs of boxes as lengths along x and y: what overlaps and losses on boxes are made of."""
+
+import math
+
+import torch
+from torch import Tensor
+
+TINY = 2.0**-62
+"""The least side of a target where no loss asks for a longer one: it only makes 0 / 0 be 0.
+
+Its square, an area, is just above the least float32.
+"""
+LEAST_EPS = 1e-16
+"""The least `eps` of a loss: its square, of an area in a derivative, is still a float32."""
+
+
+def least_side(eps: float) -> float:
+    """``sqrt(eps)``, the `min_size` of a loss."""
+    return math.sqrt(max(eps, LEAST_EPS))
+
+
+class Lengths:
+    """The lengths of pairs of boxes that broadcast, each (2, ...): along x, then along y.
+
+    An inverted side collapses onto its first corner. So an inverted box is a flat one: it has no
+    area, but a hull still has to contain it.
+
+    A side of a second box that is shorter than `min_size` counts as that long. It is lengthened
+    away from the first box: the hull grows by as much, and what both share does not. So every
+    length that a measure divides by is at least `min_size`, and its gradient is bounded by about
+    ``1 / min_size``, without a floor in any formula.
+
+    At a tie of coordinates each gets half of the gradient.
+
+    Args:
+        first: Boxes (..., 4) as (x1, y1, x2, y2), such as predictions, floating point.
+        second: Boxes (..., 4), such as targets.
+        min_size: The least side of a second box, see `least_side`.
+
+    Attributes:
+        sides: Width and height of the first boxes, at least 0.
+        target_sides: Those of the second boxes, at least `min_size`.
+        gaps: From the second box's ends to those of the first, (2, 2, ...): at the first corner,
+            then at the last one.
+    """
+
+    def __init__(self, first: Tensor, second: Tensor, min_size: float = TINY) -> None:
+        self.min_size = min_size
+        self._ends, self._inverted = _ends(first)
+        self._target_ends, _ = _ends(second)
+        self.sides = self._ends[1] - self._ends[0]
+        sides = self._target_ends[1] - self._target_ends[0]
+        self._lengthened = (min_size - sides).clamp(min=0)
+        self.target_sides = sides + self._lengthened
+
+    @property
+    def gaps(self) -> Tensor:
+        return torch.stack(
+            [one - other for one, other in zip(self._ends, self._target_ends, strict=True)]
+        )
+
+    @property
+    def offset(self) -> Tensor:
+        """From the centre of the second box to that of the first.
+
+        The differences come first: a sum of corners would round at the size of the coordinates.
+        """
+        begin, end = (a - b for a, b in zip(self._ends, self._target_ends, strict=True))
+        return (begin + end) / 2
+
+    @property
+    def shared_sides(self) -> Tensor:
+        """Width and height of the intersection.
+
+        ``maximum`` rather than ``clamp``: at a tie it passes half of the gradient in every version
+        of PyTorch, so that a box which just touches, or is flat, can still grow.
+        """
+        (begin, end), (target_begin, target_end) = self._ends, self._target_ends
+        sides = torch.minimum(end, target_end) - torch.maximum(begin, target_begin)
+        return torch.maximum(sides, sides.new_zeros(()))
+
+    @property
+    def hull_sides(self) -> Tensor:
+        """Width and height of the smallest box around both."""
+        (begin, end), (target_begin, target_end) = self._ends, self._target_ends
+        sides = torch.maximum(end, target_end) - torch.minimum(begin, target_begin)
+        return sides + self._lengthened
+
+    @property
+    def hull_area(self) -> Tensor:
+        """(...,), the area of that box."""
+        return product(self.hull_sides)
+
+    @property
+    def shared_and_union(self) -> tuple[Tensor, Tensor]:
+        """(...,) and (...,), the areas of the intersection and of the union."""
+        shared = product(self.shared_sides)
+        return shared, product(self.sides) + product(self.target_sides) - shared
+
+    @property
+    def iou(self) -> Tensor:
+        """(...,), intersection over union in [0, 1]; 0 where a box is empty."""
+        shared, union = self.shared_and_union
+        return shared / union
+
+    @property
+    def turning(self) -> Tensor:
+        """(...,) zeros with a gradient that turns inverted sides of first boxes round.
+
+        In a measure an inverted side has collapsed, so its second corner has no gradient, and
+        inside the second box the first one has none either: a predicted box would stay inverted
+        for ever. The gradient here is that of ``d / (d + s) / 2`` for each axis, along x ``d =
+        max(x1 - x2, 0)`` of the first box and s the width of the second. It is at most
+        ``1 / (2 s)``. The value is left out, so that a loss of an inverted box is still that of an
+        empty one.
+        """
+        depth = torch.maximum(self._inverted, self._inverted.new_zeros(()))
+        x, y = (depth / (depth + self.target_sides)).unbind()
+        inverted = (x + y) / 2
+        return inverted - inverted.detach()
+
+
+def product(sides: Tensor) -> Tensor:
+    """``x y`` of lengths (2, ...)."""
+    x, y = sides.unbind()
+    return x * y
+
+
+def squared_length(lengths: Tensor) -> Tensor:
+    """``x^2 + y^2`` of lengths (2, ...)."""
+    x, y = lengths.unbind()
+    return x * x + y * y
+
+
+def _ends(boxes: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """First and last corner of boxes (..., 4), each (2, ...); how far a side is inverted."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    begin, end = torch.stack([x1, y1]), torch.stack([x2, y2])
+    return (begin, torch.maximum(begin, end)), begin - end
