@@ -183,7 +183,7 @@ def draw_comparison(
 
 
 def drawable(text: str) -> str:
-    """`text` with question marks for what is no letter, as in a name that the locale cannot read."""
+    """`text` with question marks where it has no letters, as a name of another locale has."""
     return text.encode("utf-8", "replace").decode()
 
 

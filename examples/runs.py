@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data_files import DataError
+from data_files import DataError, quoted
 from photos import Policy
 from torch.optim import Optimizer
 from torchvision.models.detection import RetinaNet
 
-CHECKPOINT = ("settings", "model", "optimizer", "history", "seconds")
+CHECKPOINT = ("settings", "classes", "model", "optimizer", "history", "seconds")
 """What a checkpoint holds."""
 
 
@@ -50,6 +50,7 @@ class Run:
     """A run between two steps: what a checkpoint holds."""
 
     settings: Settings
+    classes: tuple[str, ...]
     model: RetinaNet
     optimizer: Optimizer
     history: dict[str, list[float]]
@@ -85,6 +86,7 @@ def save_checkpoint(run: Run) -> Path:
     path = Path(run.settings.out) / "checkpoint.pt"
     state = {
         "settings": asdict(run.settings),
+        "classes": run.classes,
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "history": run.history,
@@ -123,9 +125,12 @@ def load_checkpoint(path: Path, run: Run) -> None:
     """Puts `run` where the checkpoint was written.
 
     Raises:
-        DataError: If the checkpoint cannot be read, or is of another model.
+        DataError: If the checkpoint cannot be read, or is of other classes or another model.
     """
     state = read_checkpoint(path)
+    if state["classes"] != run.classes:  # their number may be the same
+        problem = f"{quoted(state['classes'])}, expected those of the data, {quoted(run.classes)}"
+        raise DataError(path, "classes", problem)
     try:
         run.model.load_state_dict(state["model"])
         run.optimizer.load_state_dict(state["optimizer"])

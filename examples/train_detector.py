@@ -175,7 +175,7 @@ def start(settings: Settings, data: DetectionData, criterion: detloss.DetectorLo
     use_loss(model, criterion).to(settings.device)
     optimizer = AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
     history: dict[str, list[float]] = {name: [] for name in criterion.terms}
-    return Run(settings, model, optimizer, history)
+    return Run(settings, data.classes, model, optimizer, history)
 
 
 def train(run: Run, data: DetectionData) -> bool:

@@ -275,7 +275,7 @@ def saved(change):
         ),
         pytest.param(
             saved(lambda state: state["model"]),
-            "no settings, model, optimizer, history, seconds in it",
+            "no settings, classes, model, optimizer, history, seconds in it",
             id="the weights of a model",
         ),
         pytest.param(
@@ -309,13 +309,18 @@ def test_a_checkpoint_that_is_broken_or_foreign(few_scenes, checkpoint, damage, 
     assert told.count("\n") == 1
 
 
-def test_a_checkpoint_of_other_classes(checkpoint, settings, capsys):
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda classes: classes[:3], id="fewer"),
+        pytest.param(lambda classes: classes[::-1], id="as many in another order"),
+    ],
+)
+def test_a_checkpoint_of_other_classes(checkpoint, settings, change):
     data = digit_scenes(seed=0, train=12, test=4)
-    other = replace(data, classes=data.classes[:3])
+    other = replace(data, classes=change(data.classes))
     run = start(settings, other, detloss.load_config(settings.config))
-    with pytest.raises(
-        DataError, match=r"checkpoint.pt: of another model, expected the one of the"
-    ):
+    with pytest.raises(DataError, match=r"checkpoint.pt: classes: \('0', .* those of the data, \("):
         load_checkpoint(checkpoint, run)
 
 
