@@ -228,6 +228,8 @@ def validate_given_matches(
 ) -> None:
     """Raises at the first anchor that is assigned to a ground truth that its image does not have.
 
+    Or whose score is no quality, in [0, 1].
+
     Raises:
         ValueError: Naming image, anchor and index.
 
@@ -247,6 +249,14 @@ def validate_given_matches(
                 f"matches[{image}].target_index[{anchor}] must be in 0..{count - 1}, "
                 f"got {match.target_index[anchor].item()}"
             )
+        if match.score is not None:
+            bad = match.positive & ~((match.score >= 0) & (match.score <= 1))
+            if bad.any():
+                anchor = int(bad.nonzero()[0])
+                raise ValueError(
+                    f"matches[{image}].score[{anchor}] must be in [0, 1], "
+                    f"got {match.score[anchor].item():g}"
+                )
         if match.pairs is not None:
             size = match.pairs.new_tensor([len(match.positive), count])
             beyond = ((match.pairs < 0) | (match.pairs >= size)).any(1)

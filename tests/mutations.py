@@ -782,8 +782,8 @@ R9 normalizer: ranks that need not agree ask each other
 + world if normalizer.training else 1 for
 
 R9 normalizer: ranks send different types
-- counts[index].double() for index in shared
-+ counts[index] for index in shared
+- return count.double() if has_float64(count.device) else count.cpu().double()
++ return count
 
 R5 normalizer: half precision counts in half precision
 - return widen(count).sum(1)
@@ -912,7 +912,7 @@ R10 head: a term has the count of another
 + None
 
 division.py
-    test_division.py normalizers/test_criterion.py
+    test_state.py test_layers.py
 
 R10 head: terms that share a moving average move it twice a step
 - return (id(normalizer),)

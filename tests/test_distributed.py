@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.multiprocessing import spawn
 from torch.testing import assert_close
-from two_ranks import RANKS, SCENARIOS, learned, work
+from two_ranks import RANKS, SCENARIOS, STEPS, learned, work
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +37,18 @@ def test_a_rank_may_call_alone(of_ranks, mode):
 def test_the_floor_applies_to_the_sum_of_the_ranks_unless_it_comes_after(of_ranks):
     """One positive on two ranks: max(1, 1) / 2, or as other code has it max(1 / 2, 1)."""
     assert [found["floors"] for found in of_ranks] == [{False: 0.5, True: 1.0}] * 2
+
+
+def test_buffers_of_a_criterion_are_equal_on_all_ranks_under_ddp(of_ranks):
+    """The moving average, which each rank moves, and the weights of classes, which none does."""
+    first, second = (found["wrapped"] for found in of_ranks)
+    assert len(first) == STEPS
+    for one, other in zip(first, second, strict=True):
+        assert {name.rpartition(".")[2] for name in one} == {"alpha", "class_weight", "average"}
+        assert one.keys() == other.keys()
+        for name in one:
+            assert torch.equal(one[name], other[name]), name
+    averages = [step["module.criterion.normalizer.average"].item() for step in first]
+    assert averages[0] != averages[1] != averages[2]
+    weights = first[-1]["module.criterion.terms.classification.loss.class_weight"]
+    assert weights.tolist() == [1.0, 2.0, 3.0]

@@ -119,6 +119,18 @@ def test_what_is_logged_is_detached_and_each_weight_is_applied_once():
             assert output.terms[name] == loss * criterion.terms[name].weight
 
 
+def test_box_losses_of_several_spaces_add_up():
+    """R55: each gets its own rows, deltas or decoded boxes, and its own weight."""
+    l1, giou = {"type": "l1", "weight": 0.8}, {"type": "giou", "weight": 0.2}
+    inputs = random_predictions(2, 64), random_targets([3, 1])
+    both, first, second = (
+        detloss.build({"matcher": {"type": "max_iou"}, "box": box})(*inputs, anchors=ANCHORS).terms
+        for box in ([l1, giou], l1, giou)
+    )
+    assert both["box/l1"] == first["box"] > 0
+    assert both["box/giou"] == second["box"] > 0
+
+
 def test_a_criterion_takes_a_loss_that_nobody_registered():
     """R61."""
 

@@ -305,3 +305,15 @@ def test_probabilities_are_in_0_to_1(bad):
     message = f"predictions['class_probabilities'][1, 5, 2] must be in [0, 1], got {bad}"
     with pytest.raises(ValueError, match=exactly(message)):
         criterion(predictions, targets, anchors=PIXELS[0])
+
+
+@pytest.mark.parametrize("score", [-0.5, 1.5, NAN])
+def test_rejects_a_score_that_is_no_quality(score):
+    positive = torch.tensor([False, True, True])
+    scores = torch.tensor([7.0, 1.0, score])  # nobody reads that of background
+    matches = Matches(torch.zeros(3, dtype=torch.long), positive, positive & False, score=scores)
+    message = f"matches[0].score[2] must be in [0, 1], got {score}"
+    with pytest.raises(ValueError, match=exactly(message)):
+        validate_given_matches(random_targets([1]), [matches])
+    scores[2] = 0.0
+    validate_given_matches(random_targets([1]), [matches])

@@ -188,6 +188,44 @@ def asked(rank):
     return found
 
 
+class WithLoss(nn.Module):
+    """A head that has its criterion with it, as a module that DistributedDataParallel wraps."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.head = Head()
+        self.criterion = build(
+            {
+                # as where each rank reads a config of its own: DDP takes the buffers of rank 0
+                "classification": {
+                    "type": "sigmoid_focal",
+                    "alpha": [0.25, 0.5, 0.75],
+                    "class_weight": [1.0, 2.0, 3.0 + rank],
+                },
+                "box": {"type": "giou"},
+                "normalizer": {"type": "moving_average", "momentum": 0.5},
+            },
+            sync=True,
+        )
+
+    def forward(self, features, targets):
+        return self.criterion(self.head(features), targets, anchors=ANCHORS).total
+
+
+def wrapped(rank):
+    """The buffers of a criterion inside DistributedDataParallel after each step."""
+    counts = COUNTS["unequal batches, one without objects"]
+    features, targets = batch(counts)
+    first = sum(map(len, counts[:rank]))
+    part = slice(first, first + len(counts[rank]))
+    model = DistributedDataParallel(WithLoss(rank))
+    found = []
+    for _ in range(STEPS):
+        model(features[part], targets[part]).backward()
+        found.append({name: buffer.clone() for name, buffer in model.named_buffers()})
+    return found
+
+
 def floors(rank):
     """The divisor of a rank where the two have one positive together."""
     rows = term_rows([1, 0] if rank == 0 else [0, 0])
@@ -209,6 +247,7 @@ def work(rank, folder):
     found = {
         "asked": asked(rank),
         "floors": floors(rank),
+        "wrapped": wrapped(rank),
         "learned": {scenario: learned(scenario, rank) for scenario in SCENARIOS},
     }
     torch.save(found, f"{folder}/{rank}")
