@@ -24,6 +24,17 @@ def test_every_runner_agrees(name):
         assert found.difference < (1e-2 if "bf16" in name else 1e-5), found
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", EAGER)
+def test_every_runner_agrees_on_a_gpu(name):
+    device = torch.device("cuda")
+    case = TIMED[name](device, 0.002)
+    for runner in case.runners:
+        found = compare(case, runner, device, seconds=0)
+        assert found.cured is None
+        assert found.difference < (1e-2 if "bf16" in name else 1e-5), found
+
+
 @pytest.mark.parametrize("name", EAGER)
 def test_the_loss_for_a_compiler_is_that_of_the_first_runner(name):
     case = TIMED[name](CPU, 0.002)

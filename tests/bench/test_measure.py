@@ -4,7 +4,7 @@ import torch
 from fresh_process import measures_memory, printed_by
 
 from detloss.bench import measure
-from detloss.bench.measure import Case, Measurement, compare, cure
+from detloss.bench.measure import Case, Measurement, compare, cure, seconds_of
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -56,6 +56,13 @@ def test_the_cure_has_work_for_every_thread(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     cure()
     assert sizes[0] >= 3 * 32768, "PyTorch gives a thread at least so many values"
+
+
+def test_a_gpu_is_waited_for_before_and_after_a_run(monkeypatch):
+    order = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: order.append("wait"))
+    assert seconds_of(lambda: order.append("run"), torch.device("cuda")) >= 0
+    assert order == ["wait", "run", "wait"]
 
 
 PEAK = """
