@@ -301,14 +301,17 @@ def _check_parts(criterion: DetectorLoss, model: str, predictions: Iterable[str]
             f"{type(criterion).__name__}"
         )
     given = list(predictions)
-    needs = {name: sorted(term.needs - {"score"}) for name, term in criterion.terms.items()}
-    needs[f"matcher {criterion.matcher.type_name}"] = needed_predictions([], criterion.matcher)
+    needs = {
+        f"term {name!r}": sorted(term.needs - {"score"}) for name, term in criterion.terms.items()
+    }
+    needs[f"matcher {criterion.matcher.type_name!r}"] = needed_predictions([], criterion.matcher)
     for part, needed in needs.items():
         missing = [name for name in needed if name not in given]
         if missing:
             raise ValueError(
-                f"criterion must do with what {model} predicts, {' and '.join(given)}, but {part} "
-                f"needs {' and '.join(missing)}"
+                f"criterion must need no prediction but those of {model}, "
+                f"{' and '.join(map(repr, given))}; its {part} needs "
+                f"{' and '.join(map(repr, missing))}"
             )
     for name, term in criterion.terms.items():
         normalizer = term.normalizer or criterion.normalizer

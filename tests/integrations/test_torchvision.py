@@ -570,7 +570,7 @@ OTHERS = [name for name in TERMS.names() if TERMS[name].default_reads not in GIV
 
 
 def assert_not_predicted(model, criterion, needs):
-    with pytest.raises(ValueError, match=f"class_logits and box_regression, but {needs}$"):
+    with pytest.raises(ValueError, match=f"'class_logits' and 'box_regression'; its {needs}$"):
         use_loss(model, criterion)
     assert type(model) is RetinaNet
     assert not hasattr(model, "criterion")
@@ -579,17 +579,17 @@ def assert_not_predicted(model, criterion, needs):
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_term_of_what_a_retinanet_does_not_predict_is_refused(model, name):
     criterion = criterion_of(**{name: {"type": "sigmoid_cross_entropy"}})
-    assert_not_predicted(model, criterion, f"{name} needs {TERMS[name].default_reads}")
+    assert_not_predicted(model, criterion, f"term '{name}' needs '{TERMS[name].default_reads}'")
 
 
 def test_a_prediction_of_another_name_is_refused(model):
     classification = {"type": "sigmoid_focal", "reads": "auxiliary_logits"}
     criterion = criterion_of(classification=classification)
-    assert_not_predicted(model, criterion, "classification needs auxiliary_logits")
+    assert_not_predicted(model, criterion, "term 'classification' needs 'auxiliary_logits'")
 
 
 def test_a_matcher_that_looks_at_what_a_retinanet_does_not_predict_is_refused(model):
-    assert_not_predicted(model, with_matcher(FromObjectness()), "matcher .* needs objectness")
+    assert_not_predicted(model, with_matcher(FromObjectness()), "matcher '.*' needs 'objectness'")
 
 
 SUPPLIED = [name for name in NORMALIZERS.names() if NORMALIZERS[name].needs_number]
