@@ -4,10 +4,12 @@ Checks look at shapes and types, never at values: on an accelerator to read a va
 in which the program waits until the device has done all that it was told.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,6 +63,20 @@ def sync_is_free(tensor: Tensor) -> bool:
     if not tensor.is_cpu or torch.compiler.is_compiling() or _NO_HOST_SYNC.get():
         return False
     return not torch._C._are_functorch_transforms_active()
+
+
+def from_host(
+    numbers: "Sequence[float] | np.ndarray[Any, Any]", like: Tensor, dtype: torch.dtype = torch.long
+) -> Tensor:
+    """`numbers` of the program as a tensor on the device of `like`, without a host sync.
+
+    Example:
+        >>> from_host([3, 1], torch.zeros(0))
+        tensor([3, 1])
+    """
+    if torch.compiler.is_compiling():  # sizes that it traces are no values of a tensor
+        return torch.stack([like.new_full((), number, dtype=dtype) for number in numbers])
+    return torch.as_tensor(numbers, dtype=dtype).to(like.device, non_blocking=True)
 
 
 def has_float64(device: torch.device) -> bool:

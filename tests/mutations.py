@@ -437,27 +437,67 @@ matchers/tiles.py
     matchers/test_max_iou.py
 
 R29 matcher: of equal overlaps the last truth
-- near.gather(1, overlap.max(1).indices)
-+ near.flip(1).gather(1, overlap.flip(1).max(1).indices)
+- index[chosen] = near.gather(1, which)
++ index[chosen] = near.flip(1).gather(1, measure(*tiles.pairs(chosen, near)).flip(1).max(1).indices)
 
 matchers/regions.py
     matchers/test_regions.py matchers/test_base.py
 
 R4 matcher: a box that is not finite takes part
-- return keep_boxes(boxes, area_of_planes(boxes.t()).isfinite())
+- return keep_boxes(boxes, area.abs() < torch.inf)
 + return boxes
 
-R47 matcher: a crowd region claims anchors
-- gt_boxes if gt_ignore is None else keep_boxes(gt_boxes, ~gt_ignore)
-+ gt_boxes
-
 R47 matcher: the share of the region in the anchor
-- share = iof_of_planes(anchors_of_tile, regions)
-+ share = iof_of_planes(regions, anchors_of_tile)
+- iof_of_planes(anchors, regions)
++ iof_of_planes(regions, anchors)
 
 R47 matcher: a region of which an anchor has nothing
-- ((share >= ignore_overlap) & (share > 0))
+- (share >= ignore_overlap) & (share > 0)
 + (share >= ignore_overlap)
+
+R4 matcher: a region that is no number hides the others
+- flags & ~boxes.isnan().any(-1)
++ flags
+
+matchers/images.py
+    matchers/test_images.py matchers/test_base.py
+
+R47 matcher: a crowd region claims anchors
+- truths = keep_boxes(boxes, ~is_region)
++ pass
+
+R54 matcher: in a batch at once all images have the first one's anchors
+- torch.stack(list(anchors)).to(dtype)
++ torch.stack([anchors[0]] * len(anchors)).to(dtype)
+
+matchers/tiles.py
+    matchers/test_batch.py
+
+R29 matcher: of equal boxes in two blocks the last
+- larger = largest > self.largest
++ larger = largest >= self.largest
+
+R29 matcher: a box of the second block by its place there
+- torch.where(larger, index + self._boxes, self.index)
++ torch.where(larger, index, self.index)
+
+matchers/max_iou.py
+    matchers/test_batch.py
+
+R29 matcher: the best of a ground truth that overlaps nothing, in a batch at once
+- _if_any(overlap.amax(2, keepdim=True))
++ overlap.amax(2, keepdim=True)
+
+R29 matcher: only the last block's ground truths have a best anchor
+- is_best = found if is_best is None else is_best | found
++ is_best = found
+
+boxes/padding.py
+    boxes/test_padding.py matchers/test_batch.py
+
+R54 matcher: the boxes of an image are those of the one before
+- row + (ends - counts)[:, None]
++ row + (ends - counts[0])[:, None]
 
 matchers/base.py
     matchers/test_base.py
@@ -514,23 +554,27 @@ R29 fcos matcher: no areas tie in torchvision
 + area = area.double() - LARGEST_AREA
 
 R4 fcos matcher: a point that is not finite makes a level
-- torch.where(side > 0, side, torch.inf).amin()
-+ side[:-1].amin()
+- torch.where(side > 0, side, torch.inf).amin(2, keepdim=True)
++ side.amin(2, keepdim=True)
 
 matchers/atss.py
     matchers/test_atss.py
 
 R29 atss matcher: the deviation is that of the population
-- correction=min(candidates.shape[1] - 1, 1)
-+ correction=0
+- correction = min(candidates.shape[2] - 1, 1)
++ correction = 0
 
 R29 atss matcher: the mean alone
-- exact.mean(1, keepdim=True) + deviation
-+ exact.mean(1, keepdim=True) + 0 * deviation
+- base + deviation
++ base + 0 * deviation
 
 R29 atss matcher: the mean of equal overlaps is rounded
-- exact = overlap.double()
-+ exact = overlap
+- overlap.double() if has_float64(overlap.device) else overlap - base
++ overlap
+
+R29 atss matcher: the mean of equal overlaps is rounded where there is no float64
+- overlap[..., :1]
++ 0.0
 
 R29 atss matcher: > for >= at the threshold
 - overlap > threshold if self.convention == "paddle" else overlap >= threshold
@@ -549,12 +593,12 @@ R29 atss matcher: a truth that overlaps nothing claims its candidates
 + positive = best >= 0
 
 R29 atss matcher: of equal overlaps the last truth
-- torch.where(wins, truth, len(truths)).flatten(), "amin"
-+ torch.where(wins, truth, -1).flatten(), "amax", include_self=False
+- torch.where(wins, truth, nobody).flatten(1), "amin"
++ torch.where(wins, truth, -1).flatten(1), "amax", include_self=False
 
 R29 atss matcher: a contested anchor of paddle stays among those that select it
-- torch.where(count > 1, of_all, target_index)
-+ target_index
+- torch.where(count > 1, most_overlapped(boxes, truths, count > 1), index)
++ index
 
 R29 atss matcher: levels are one
 - for size, taken in zip(level_sizes, counts, strict=True):

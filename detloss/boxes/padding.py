@@ -1,12 +1,17 @@
-"""Targets of one size: what a compiler needs to make one graph for any number of objects."""
+"""Images of one size: for a compiler one graph, for an accelerator one launch, whatever is in them.
+
+`pad_targets` is for callers who compile; `padded` is what an accelerator's path is made of.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from detloss.boxes.checking import check_boxes
+from detloss.tensors import from_host
 
 
 def pad_targets(
@@ -60,3 +65,24 @@ def _padded(target: Mapping[str, Tensor], size: int) -> dict[str, Any]:
         if key in target:
             padded[key] = torch.cat([target[key], target[key].new_zeros(missing)])
     return padded
+
+
+def padded(values: Sequence[Tensor], fill: float) -> Tensor:
+    """B tensors (M, ...) as one (B, largest M, ...), the smaller ones filled up with `fill`.
+
+    It takes as many launches for many images as for two.
+
+    Example:
+        >>> padded([torch.tensor([1, 2]), torch.tensor([3])], 0)
+        tensor([[1, 2],
+                [3, 0]])
+    """
+    if len(values) == 1:
+        return values[0][None]
+    counts = np.array([len(value) for value in values])
+    ends = counts.cumsum()
+    row = np.arange(counts.max())
+    # the row that fills up stands behind all others
+    rows = np.where(row < counts[:, None], row + (ends - counts)[:, None], ends[-1])
+    filling = values[0].new_full((1, *values[0].shape[1:]), fill)
+    return torch.cat([*values, filling])[from_host(rows, filling)]

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from detloss.boxes.overlaps import iou_of_planes
-from detloss.matchers.base import Matcher, Matches, check_level_sizes
-from detloss.matchers.regions import in_ignore_region, matchable
+from detloss.matchers.base import Assigned, Matcher
+from detloss.matchers.images import Images
 from detloss.matchers.tiles import most_overlapped, rows_of_a_block
 from detloss.registry import MATCHERS, Fraction, Positive, PositiveInt
-from detloss.tensors import sync_is_free
+from detloss.tensors import has_float64, sync_is_free
 
 Convention = Literal["paper", "mmdet", "paddle"]
 MARGIN = {"paper": 0.0, "mmdet": 0.01, "paddle": 1e-9}
@@ -74,63 +74,54 @@ class ATSSMatcher(Matcher):
         self.convention = convention
         self.ignore_overlap = ignore_overlap
 
-    @torch.no_grad()
-    def forward(
-        self,
-        anchors: Tensor,
-        gt_boxes: Tensor,
-        *,
-        gt_labels: Tensor | None = None,
-        gt_ignore: Tensor | None = None,
-        level_sizes: Sequence[int] | None = None,
-        class_logits: Tensor | None = None,
-        pred_boxes: Tensor | None = None,
-        objectness: Tensor | None = None,
-    ) -> Matches:
-        """The matches of one image, by anchors and levels alone; see `Matcher.forward`."""
-        boxes, truths = matchable(anchors, gt_boxes, gt_ignore)
-        sizes = check_level_sizes(level_sizes, len(anchors))
-        ignored = in_ignore_region(boxes, gt_boxes, gt_ignore, self.ignore_overlap)
-        if not len(boxes) or not len(truths):
-            return Matches(torch.zeros_like(ignored, dtype=torch.long), ignored & False, ignored)
-        boxes = _scaled(boxes, self.scale)
+    def match(self, images: Images) -> Assigned:
+        """By anchors and levels alone; see `Matcher.match`."""
+        boxes, truths, sizes = (
+            _scaled(images.anchors, self.scale),
+            images.truths,
+            images.level_sizes,
+        )
+        assert sizes is not None
         candidates = _nearest(boxes, truths, sizes, self.topk)
         selected, overlap = self._select(boxes, truths, candidates)
 
-        of_candidate = torch.where(selected, overlap, 0).flatten()
-        anchor = candidates.flatten()
-        best = boxes.new_zeros(len(boxes)).scatter_reduce(0, anchor, of_candidate, "amax")
+        of_candidate = torch.where(selected, overlap, 0).flatten(1)
+        anchor = candidates.flatten(1)
+        best = boxes.new_zeros(boxes.shape[:2]).scatter_reduce(1, anchor, of_candidate, "amax")
         positive = best > 0
-        wins = selected & (overlap == best[candidates])
-        truth = torch.arange(len(truths), device=boxes.device)[:, None].expand_as(candidates)
-        first = torch.full_like(positive, len(truths), dtype=torch.long).scatter_reduce(
-            0, anchor, torch.where(wins, truth, len(truths)).flatten(), "amin"
+        wins = selected & (overlap == best.gather(1, anchor).view_as(overlap))
+        nobody = truths.shape[1]
+        truth = torch.arange(nobody, device=boxes.device)[:, None]
+        index = torch.full_like(positive, nobody, dtype=torch.long).scatter_reduce(
+            1, anchor, torch.where(wins, truth, nobody).flatten(1), "amin"
         )
-        target_index = torch.where(positive, first, 0)
         if self.convention == "paddle":
-            count = torch.zeros_like(target_index).scatter_add(0, anchor, selected.flatten().long())
-            of_all = most_overlapped(boxes, truths, count > 1)
-            target_index = torch.where(count > 1, of_all, target_index)
-        return Matches(target_index, positive, ignored & ~positive)
+            count = torch.zeros_like(index).scatter_add(1, anchor, selected.flatten(1).long())
+            index = torch.where(count > 1, most_overlapped(boxes, truths, count > 1), index)
+        return Assigned(index, positive, images.in_ignore_region(self.ignore_overlap))
 
     def _select(self, boxes: Tensor, truths: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Which candidates each ground truth selects, and the IoU of each; it may be 0.
 
         Args:
-            boxes: (A, 4).
-            truths: (M, 4).
-            candidates: (M, K) indices of anchors.
+            boxes: (B, A, 4).
+            truths: (B, M, 4).
+            candidates: (B, M, K) indices of anchors.
 
         Returns:
-            (M, K) bool and (M, K).
+            (B, M, K) bool and (B, M, K).
         """
-        truth = truths.t()[..., None]
-        anchor = boxes.t()[:, candidates]
+        truth = truths.movedim(-1, 0)[..., None]
+        index = candidates.flatten(1).expand(4, -1, -1)
+        anchor = boxes.movedim(-1, 0).gather(2, index).view(4, *candidates.shape)
         overlap = iou_of_planes(anchor, truth)
-        exact = overlap.double()  # where the mean of equal numbers is that number
         # the deviation of one candidate is 0, not undefined
-        deviation = exact.std(1, keepdim=True, correction=min(candidates.shape[1] - 1, 1))
-        threshold = exact.mean(1, keepdim=True) + deviation
+        correction = min(candidates.shape[2] - 1, 1)
+        # the mean of equal numbers is that number, in float64, or else of their differences
+        base = 0.0 if has_float64(overlap.device) else overlap[..., :1]
+        exact = overlap.double() if has_float64(overlap.device) else overlap - base
+        deviation = exact.std(2, keepdim=True, correction=correction)
+        threshold = exact.mean(2, keepdim=True) + base + deviation
         above = overlap > threshold if self.convention == "paddle" else overlap >= threshold
         centre = _centres(anchor)
         inside = torch.minimum(centre - truth[:2], truth[2:] - centre).amin(0)
@@ -138,25 +129,26 @@ class ATSSMatcher(Matcher):
 
 
 def _nearest(boxes: Tensor, truths: Tensor, level_sizes: Sequence[int], count: int) -> Tensor:
-    """(M, K) the `count` anchors of each level whose centres are nearest to each ground truth's.
+    """(B, M, K) the `count` anchors of each level with the centres nearest to each ground truth's.
 
     Args:
-        boxes: (A, 4).
-        truths: (M, 4).
+        boxes: (B, A, 4).
+        truths: (B, M, 4).
         level_sizes: Anchors of each level, A together.
         count: Anchors taken of each level, all where it has fewer.
     """
-    centres, of_truths = _centres(boxes.t()), _centres(truths.t())
+    centres, of_truths = _centres(boxes.movedim(-1, 0)), _centres(truths.movedim(-1, 0))
+    images, objects = truths.shape[:2]
     counts = [min(count, size) for size in level_sizes]
     # written in place: small results kept between large temporaries would fragment the heap
-    nearest = torch.empty(len(truths), sum(counts), dtype=torch.long, device=boxes.device)
+    nearest = torch.empty(images, objects, sum(counts), dtype=torch.long, device=boxes.device)
     first = column = 0
     for size, taken in zip(level_sizes, counts, strict=True):
-        level = centres[:, first : first + size]
-        rows = rows_of_a_block(boxes, len(truths), size)
-        of_level = nearest[:, column : column + taken]
+        level = centres[..., first : first + size]
+        rows = rows_of_a_block(boxes, objects, images * size)
+        of_level = nearest[..., column : column + taken]
         for some, found in zip(
-            torch.split(of_truths, rows, dim=1), torch.split(of_level, rows), strict=True
+            torch.split(of_truths, rows, dim=2), torch.split(of_level, rows, dim=1), strict=True
         ):
             found.copy_(_nearest_of_level(level, some, taken).add_(first))
         first, column = first + size, column + taken
@@ -164,33 +156,34 @@ def _nearest(boxes: Tensor, truths: Tensor, level_sizes: Sequence[int], count: i
 
 
 def _nearest_of_level(points: Tensor, truths: Tensor, count: int) -> Tensor:
-    """(M, count) the points (2, N) nearest to each of the truths (2, M), the first of equal ones.
+    """(B, M, count) of the points (2, B, N) those nearest to each of the truths (2, B, M).
 
-    On a CPU most points are ruled out first, in groups of consecutive points. Sort the groups by
-    their least distance, of equal ones the earlier first. Each of the first `count` groups has a
-    point that goes before every point of the groups behind them, so the `count` nearest points lie
-    in these groups.
+    Of equal ones the first. On a CPU most points of the one image are ruled out first, in groups of
+    consecutive points. Sort the groups by their least distance, of equal ones the earlier first.
+    Each of the first `count` groups has a point that goes before every point of the groups behind
+    them, so the `count` nearest points lie in these groups.
     """
-    size = points.shape[1]
+    images, size = points.shape[1:]
     if not sync_is_free(points) or size <= 2 * GROUP * count:
-        return _smallest(_squared_distances(points, truths), count)
+        nearest = _smallest(_squared_distances(points, truths).flatten(0, 1), count)
+        return nearest.view(images, truths.shape[2], count)
     # points in columns of a group each, so that the least of a group is taken along the rows
     grouped = (
         pad(points, (0, -size % GROUP), value=torch.inf)
-        .view(2, -1, GROUP)
-        .transpose(1, 2)
+        .view(2, 1, -1, GROUP)
+        .transpose(2, 3)
         .contiguous()
     )
-    squared = _squared_distances(grouped.flatten(1), truths).view(-1, *grouped.shape[1:])
+    squared = _squared_distances(grouped.flatten(2), truths).view(-1, *grouped.shape[2:])
     groups = _smallest(squared.amin(1), count).sort(1).values
     of_groups = squared.gather(2, groups[:, None].expand(-1, GROUP, -1)).transpose(1, 2).flatten(1)
     column = _smallest(of_groups, count)
-    return groups.gather(1, column // GROUP) * GROUP + column % GROUP
+    return (groups.gather(1, column // GROUP) * GROUP + column % GROUP)[None]
 
 
 def _squared_distances(points: Tensor, truths: Tensor) -> Tensor:
-    """(M, N) of points (2, N) from truths (2, M)."""
-    across, down = (points[:, None] - truths[..., None]).unbind()
+    """(B, M, N) of points (2, B, N) from truths (2, B, M)."""
+    across, down = (points[:, :, None] - truths[..., None]).unbind()
     return across.square_().add_(down.square_())
 
 
@@ -224,8 +217,9 @@ def _centres(planes: Tensor) -> Tensor:
 
 
 def _scaled(boxes: Tensor, factor: float) -> Tensor:
-    """`boxes` (A, 4), their sides times the factor about their centres."""
+    """`boxes` (..., 4), their sides times the factor about their centres."""
     if factor == 1:
         return boxes
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
-    return torch.cat([centre - half, centre + half], 1)
+    first, last = boxes[..., :2], boxes[..., 2:]
+    centre, half = (first + last) / 2, (last - first) * (factor / 2)
+    return torch.cat([centre - half, centre + half], -1)

@@ -1,16 +1,15 @@
 """What every matcher is, and what it returns: the ground truth that each anchor is assigned to."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from detloss.boxes.checking import check_boxes
+from detloss.matchers.images import Images, images_of
 from detloss.registry import Part
-from detloss.tensors import check_floating
+from detloss.tensors import check_floating, sync_is_free
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,48 @@ class Matches:
             )
 
 
+class Assigned(NamedTuple):
+    """What a matcher says of the A anchors of B images.
+
+    Attributes:
+        target_index: (B, A) int64, the ground truth of each positive anchor; elsewhere any number.
+        positive: (B, A) bool, the anchors that are assigned to a ground truth.
+        ignored: (B, A) bool, of the others those that do not count; of positives it says nothing.
+        score: (B, A), as in `Matches`; elsewhere any number. None where the matcher has none.
+        pairs: Of each image (P, 2), as in `Matches`, or None.
+    """
+
+    target_index: Tensor
+    positive: Tensor
+    ignored: Tensor
+    score: Tensor | None = None
+    pairs: Sequence[Tensor] | None = None
+
+    def matches(self) -> list[Matches]:
+        """Of each image."""
+        rows = zip(
+            torch.where(self.positive, self.target_index, 0),
+            self.positive,
+            self.ignored & ~self.positive,
+            strict=True,
+        )
+        score = None if self.score is None else torch.where(self.positive, self.score, 0)
+        return [
+            Matches(
+                *of_image,
+                score=None if score is None else score[image],
+                pairs=None if self.pairs is None else self.pairs[image],
+            )
+            for image, of_image in enumerate(rows)
+        ]
+
+
 class Matcher(Part):
     """Assigns the anchors of an image to its ground truths.
 
-    A subclass implements `forward`, which matches one image, and names the optional inputs that
-    it cannot do without; a detector head checks when it is built that it can provide them.
+    A subclass implements `match`, and names the optional inputs that it cannot do without; a
+    detector head checks when it is built that it can provide them. One that cannot match several
+    images at once overrides `forward` instead.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -81,7 +117,15 @@ class Matcher(Part):
     scores: ClassVar[bool] = False
     """Whether its matches carry a score."""
 
-    @abstractmethod
+    def match(self, images: Images) -> Assigned:
+        """The ground truths of the anchors of B images, each with anchors and ground truths.
+
+        It is one function for one image and for a batch, without a loop over the images. On a CPU
+        it may read values where that saves time, see `detloss.tensors.sync_is_free`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must have match or forward")
+
+    @torch.no_grad()
     def forward(
         self,
         anchors: Tensor,
@@ -112,8 +156,19 @@ class Matcher(Part):
             TypeError: If a tensor has the wrong dtype.
             ValueError: If a shape does not fit, or an input that the matcher needs is missing.
         """
-        raise NotImplementedError
+        images = images_of(
+            [anchors],
+            [gt_boxes],
+            gt_labels=None if gt_labels is None else [gt_labels],
+            gt_ignore=[gt_ignore],
+            level_sizes=level_sizes,
+            class_logits=None if class_logits is None else class_logits[None],
+            pred_boxes=None if pred_boxes is None else pred_boxes[None],
+            objectness=None if objectness is None else objectness[None],
+        )
+        return self._matches(images)[0]
 
+    @torch.no_grad()
     def batch(
         self,
         anchors: Sequence[Tensor],
@@ -126,9 +181,10 @@ class Matcher(Part):
         pred_boxes: Tensor | None = None,
         objectness: Tensor | None = None,
     ) -> list[Matches]:
-        """The matches of B images: those of `forward`, one image after the other.
+        """The matches of B images, those of `forward`.
 
-        A subclass that can match all images at once overrides it.
+        On a CPU, and under a compiler, one image after the other, for less memory. On an
+        accelerator all at once, in the launches of one image.
 
         Args:
             anchors: B times (A, 4); one tensor may be given B times.
@@ -154,6 +210,18 @@ class Matcher(Part):
             pred_boxes=pred_boxes,
             objectness=objectness,
         )
+        if count and self._takes_batch(anchors, gt_boxes):
+            images = images_of(
+                anchors,
+                gt_boxes,
+                gt_labels=gt_labels,
+                gt_ignore=gt_ignore,
+                level_sizes=level_sizes,
+                class_logits=class_logits,
+                pred_boxes=pred_boxes,
+                objectness=objectness,
+            )
+            return self._matches(images)
         return [
             self(
                 anchors[image],
@@ -168,28 +236,38 @@ class Matcher(Part):
             for image in range(count)
         ]
 
+    def _takes_batch(self, anchors: Sequence[Tensor], gt_boxes: Sequence[Tensor]) -> bool:
+        """Whether to match all images at once: on an accelerator, where they are of one kind."""
+        if torch.compiler.is_compiling() or sync_is_free(gt_boxes[0]):
+            return False
+        return of_one_kind(anchors, gt_boxes) and type(self).forward is Matcher.forward
+
+    def _matches(self, images: Images) -> list[Matches]:
+        """The matches of each image."""
+        shape = images.anchors.shape[:2]
+        if "level_sizes" in self.needs:
+            check_level_sizes(images.level_sizes, shape[1])
+        if shape[1]:
+            return self.match(images).matches()
+        no = torch.zeros(shape, dtype=torch.bool, device=images.anchors.device)
+        score = images.anchors.new_zeros(shape) if self.scores else None
+        return Assigned(no.long(), no, no, score).matches()
+
+
+def of_one_kind(anchors: Sequence[Tensor], gt_boxes: Sequence[Tensor]) -> bool:
+    """Whether all images have the same number of anchors, and the same dtypes."""
+    kinds = {
+        (of_image.shape, of_image.dtype, boxes.dtype)
+        for of_image, boxes in zip(anchors, gt_boxes, strict=True)
+    }
+    return len(kinds) == 1
+
 
 def check_one_an_image(count: int, **values: Sequence[Any] | Tensor | None) -> None:
     """Raises ValueError unless each of the values that are given has that length."""
     for name, value in values.items():
         if value is not None and len(value) != count:
             raise ValueError(f"{name} must be {count}, one an image, got {len(value)}")
-
-
-def check_match_inputs(anchors: Tensor, gt_boxes: Tensor, gt_ignore: Tensor | None) -> None:
-    """Raises unless the boxes are (A, 4) and (M, 4) and the flags (M,) bool."""
-    for name, boxes in (("anchors", anchors), ("gt_boxes", gt_boxes)):
-        check_boxes(name, boxes)
-        if boxes.ndim != 2:
-            raise ValueError(f"{name} must have shape (N, 4), got {tuple(boxes.shape)}")
-    if gt_ignore is None:
-        return
-    if gt_ignore.dtype != torch.bool:
-        raise TypeError(f"gt_ignore must be boolean, got {gt_ignore.dtype}")
-    if gt_ignore.shape != gt_boxes.shape[:1]:
-        raise ValueError(
-            f"gt_ignore must have shape ({len(gt_boxes)},), got {tuple(gt_ignore.shape)}"
-        )
 
 
 def check_level_sizes(level_sizes: Sequence[int] | None, count: int) -> Sequence[int]:

@@ -4,7 +4,7 @@
       overlapping         the pairs of ground truth and anchor that come into question
       Pairs.cheapest      the best few of each ground truth
       contest             an anchor that several have chosen goes to one of them
-    list[Matches]         of each image
+    Assigned              of each image
 
 On a CPU only the pairs that come into question are computed. Finding them reads values, which on an
 accelerator would be a host sync, so there every ground truth meets every anchor of its image. The
@@ -21,7 +21,8 @@ from torch import Tensor
 from detloss.boxes import paired_overlap
 from detloss.matchers import tiles
 from detloss.matchers.atss import _smallest as smallest
-from detloss.matchers.base import Matcher, Matches, check_match_inputs, check_one_an_image
+from detloss.matchers.base import Assigned, Matcher, of_one_kind
+from detloss.matchers.images import Images
 from detloss.matchers.regions import finite_only, in_ignore_region
 from detloss.registry import Fraction
 from detloss.tensors import sync_is_free, widen
@@ -33,45 +34,58 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 
 
 class Truths(NamedTuple):
-    """The R ground truths of all images, a row each.
+    """The ground truths of all images, M each, a row each: R = B M.
 
     Attributes:
-        boxes: (R, 4), finite.
+        boxes: (R, 4).
         image: (R,) image of each row.
-        place: (R,) which of its image's it is.
         claims: (R,) bool, whether it may claim anchors: it is no ignore region and has an area.
-        labels: (R,) class of each row; None where the caller gave none.
-        counts: Rows of each image.
+        labels: (R,) class of each row; None where the matcher does not look at them.
     """
 
     boxes: Tensor
     image: Tensor
-    place: Tensor
     claims: Tensor
     labels: Tensor | None
-    counts: list[int]
 
 
 class Scene(NamedTuple):
     """B images with A anchors each; anchor a of image i is number ``i A + a``.
 
     Attributes:
-        anchors: (G, A, 4), finite, G = 1 where the images share them, else B.
-        truths: The ground truths.
         images: B.
+        anchors: (G, A, 4), G = 1 where the images share them, else B.
+        truths: The ground truths.
         class_logits: (B A, C), or None where the matcher does not look at them.
-        pred_boxes: (B A, 4), finite, or None.
+        pred_boxes: (B A, 4), those that are not finite shrunk to a point, or None.
         objectness: (B A,), or None.
-        level_sizes: Anchors of each level, or None.
     """
 
+    images: int
     anchors: Tensor
     truths: Truths
-    images: int
-    class_logits: Tensor | None
-    pred_boxes: Tensor | None
-    objectness: Tensor | None
-    level_sizes: Sequence[int] | None
+    class_logits: Tensor | None = None
+    pred_boxes: Tensor | None = None
+    objectness: Tensor | None = None
+
+    @classmethod
+    def of(cls, images: Images) -> "Scene":
+        """The same images, flat."""
+        count, most = images.truths.shape[:2]
+        boxes = images.truths.flatten(0, 1)
+        image = torch.arange(count, device=boxes.device)[:, None].expand(-1, most).flatten()
+        claims = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        labels = None if images.labels is None else images.labels.long().flatten()
+        shared = images.anchors.stride(0) == 0
+        predicted, logits, objectness = images.pred_boxes, images.class_logits, images.objectness
+        return cls(
+            images=count,
+            anchors=images.anchors[:1] if shared else images.anchors,
+            truths=Truths(boxes, image, claims, labels),
+            class_logits=None if logits is None else logits.flatten(0, 1),
+            pred_boxes=None if predicted is None else finite_only(widen(predicted)).flatten(0, 1),
+            objectness=None if objectness is None else objectness.flatten(),
+        )
 
     @property
     def size(self) -> int:
@@ -82,6 +96,22 @@ class Scene(NamedTuple):
     def rows(self) -> int:
         """R."""
         return len(self.truths.boxes)
+
+    @property
+    def most(self) -> int:
+        """M."""
+        return self.rows // self.images
+
+    def boxes_at(self, anchor: Tensor) -> Tensor:
+        """The anchors of those numbers as boxes (..., 4)."""
+        if len(self.anchors) == 1:
+            anchor = anchor % self.size
+        return take(self.anchors.flatten(0, 1), anchor)
+
+    @property
+    def every_row(self) -> Tensor:
+        """(R, 1) the rows of the ground truths."""
+        return torch.arange(self.rows, device=self.anchors.device)[:, None]
 
     @property
     def centres(self) -> Tensor:
@@ -106,12 +136,12 @@ class Scene(NamedTuple):
         return widen(self.class_logits.flatten()[anchor * classes + label])
 
 
-class Assigned(NamedTuple):
-    """The ground truth of each anchor.
+class Owners(NamedTuple):
+    """The ground truth that each anchor goes to.
 
     Attributes:
         row: (B A,) its row, R for none.
-        score: (B A,) the matcher's own measure of positives, 0 elsewhere, or None.
+        score: (B A,) the matcher's own measure of positives, or None.
     """
 
     row: Tensor
@@ -158,6 +188,18 @@ class Pairs:
         place = self.first[:, None] + columns
         return self.anchor[place.clamp(max=len(self.anchor) - 1)]
 
+    def anchors(self, scene: Scene) -> Tensor:
+        """(B A,) bool, the anchors that are in a pair which comes into question."""
+        valid = torch.ones_like(self.anchor) if self.valid is None else self.valid
+        count = valid.new_zeros(scene.images * scene.size, dtype=torch.int32)
+        return count.scatter_add_(0, self.anchor.flatten(), valid.flatten().int()) > 0
+
+    def rows(self) -> Tensor:
+        """(R,) bool, the ground truths that are in a pair which comes into question."""
+        if self.valid is not None:
+            return self.valid.any(1)
+        return torch.bincount(self.row, minlength=self.shape[0]) > 0
+
     def cheapest(self, cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The pairs of least cost of each ground truth, in order; of equal ones the first.
 
@@ -188,8 +230,7 @@ def overlapping(scene: Scene, reach: Tensor, areas: Tensor) -> Pairs:
     if not sync_is_free(reach):
         anchor = truths.image[:, None] * size + torch.arange(size, device=reach.device)
         valid = _share_area(planes[:, group], areas[..., None]) & truths.claims[:, None]
-        row = torch.arange(scene.rows, device=reach.device)[:, None]
-        return Pairs(scene.rows, row, anchor, valid)
+        return Pairs(scene.rows, scene.every_row, anchor, valid)
     planes = torch.nn.functional.pad(planes, (0, -size % TILE), value=torch.nan)
     planes = planes.view(4, len(reach), -1, TILE)  # tiles of consecutive anchors
     low, high = planes[:2].nan_to_num(torch.inf), planes[2:].nan_to_num(-torch.inf)
@@ -212,6 +253,21 @@ def take(boxes: Tensor, index: Tensor) -> Tensor:
     return boxes.t()[:, index].movedim(0, -1)
 
 
+def crossed(scene: Scene, candidates: Tensor) -> Pairs:
+    """Every ground truth that may claim with every candidate (B A,) bool of its image."""
+    truths, size = scene.truths, scene.size
+    if not sync_is_free(candidates):
+        anchor = truths.image[:, None] * size + torch.arange(size, device=candidates.device)
+        valid = candidates[anchor] & truths.claims[:, None]
+        return Pairs(scene.rows, scene.every_row, anchor, valid)
+    anchors = candidates.nonzero().view(-1)
+    counts = candidates.view(scene.images, size).sum(1)
+    widths = torch.where(truths.claims, counts[truths.image], 0)
+    row = torch.arange(scene.rows).repeat_interleave(widths)
+    first = (counts.cumsum(0) - counts)[truths.image] - (widths.cumsum(0) - widths)
+    return Pairs(scene.rows, row, anchors[first[row] + torch.arange(len(row))], None)
+
+
 def reaches(scene: Scene, reach: Tensor, areas: Tensor, row: Tensor, anchor: Tensor) -> Tensor:
     """Whether rectangles share an area, as `overlapping` has it, for given pairs; see `Measure`."""
     if len(reach) == 1:
@@ -220,19 +276,19 @@ def reaches(scene: Scene, reach: Tensor, areas: Tensor, row: Tensor, anchor: Ten
     return _share_area(planes, take(areas, row).movedim(-1, 0))
 
 
-def contest(scene: Scene, anchor: Tensor, chosen: Tensor, priority: Tensor) -> Tensor:
+def contest(scene: Scene, row: Tensor, anchor: Tensor, chosen: Tensor, priority: Tensor) -> Tensor:
     """(B A,) the ground truth that each anchor goes to, R for none.
 
     Of several that have chosen it, it is the one of highest priority, of equal ones the first.
 
     Args:
         scene: The batch.
-        anchor: (R, k) numbers of anchors.
-        chosen: (R, k) bool, whether the row's ground truth has chosen it.
-        priority: (R, k), not NaN where chosen.
+        row: Rows of ground truths, (R, 1) or like `anchor`.
+        anchor: (R, k) or (P,) numbers of anchors.
+        chosen: Whether the ground truth has chosen that anchor, bool like `anchor`.
+        priority: Like `anchor`, not NaN where chosen.
     """
     rows, count = scene.rows, scene.images * scene.size
-    row = torch.arange(rows, device=anchor.device)[:, None].expand_as(anchor)
     priority = torch.where(chosen, priority, -torch.inf)
     best = priority.new_full((count,), -torch.inf)
     best = best.scatter_reduce(0, anchor.flatten(), priority.flatten(), "amax")
@@ -241,40 +297,37 @@ def contest(scene: Scene, anchor: Tensor, chosen: Tensor, priority: Tensor) -> T
 
 
 def give_to_best_of_all(
-    scene: Scene, owner: Tensor, anchor: Tensor, chosen: Tensor, overlap: Measure
+    scene: Scene, owner: Tensor, anchor: Tensor, chosen: Tensor, priority: Measure
 ) -> Tensor:
-    """`owner`, but an anchor that several have chosen goes to the ground truth of its image that
-    overlaps it most, the first of equal ones, whether that had chosen it or not.
+    """`owner`, but an anchor that several have chosen goes to the first of highest priority.
+
+    It is that of all ground truths of its image, whether they have chosen it or not.
 
     Args:
         scene: The batch.
         owner: (B A,) what `contest` says.
-        anchor: As `contest` takes it.
-        chosen: As `contest` takes it.
-        overlap: Of the ground truths (e, m) and anchors (e, 1), not NaN; 0 is never the most.
+        anchor: (R, k) as `contest` takes it.
+        chosen: (R, k) as `contest` takes it.
+        priority: Of the ground truths (e, m) and anchors (e, 1), not NaN; -inf for a ground truth
+            that it cannot go to.
     """
     flat = anchor.flatten()
     count = torch.zeros_like(owner).scatter_add(0, flat, chosen.flatten().long())
     if sync_is_free(count):
         flat = (count > 1).nonzero().view(-1)
-    counts = torch.tensor(scene.truths.counts, device=anchor.device)
-    ends, most = counts.cumsum(0), max(scene.truths.counts)
-    for some in torch.split(flat, tiles.rows_of_a_block(scene.anchors, len(flat), most)):
-        image = some // scene.size
-        row = (ends - counts)[image, None] + torch.arange(most, device=some.device)
-        real = row < ends[image, None]
-        row = row.clamp(max=scene.rows - 1)
-        values = overlap(row, some[:, None])
-        values = torch.where(real & scene.truths.claims[row], values, 0)
+    place = torch.arange(scene.most, device=anchor.device)
+    for some in torch.split(flat, tiles.rows_of_a_block(scene.anchors, len(flat), scene.most)):
+        row = (some // scene.size * scene.most)[:, None] + place
+        values = torch.where(scene.truths.claims[row], priority(row, some[:, None]), -torch.inf)
         highest = values.amax(1, keepdim=True)
-        best = torch.where((values == highest) & (highest > 0), row, scene.rows).amin(1)
+        best = torch.where((values == highest) & (highest > -torch.inf), row, scene.rows).amin(1)
         best = torch.where((count[some] > 1) & (best < scene.rows), best, owner[some])
         owner = owner.scatter(0, some, best)
     return owner
 
 
 class ClaimMatcher(Matcher):
-    """A matcher whose ground truths choose anchors; a subclass implements `assign` for a batch.
+    """A matcher whose ground truths choose anchors; a subclass implements `owners`.
 
     A ground truth that is an ignore region, or has no area, claims nothing.
     """
@@ -282,123 +335,47 @@ class ClaimMatcher(Matcher):
     ignore_overlap: Fraction = 0.5
 
     @abstractmethod
-    def assign(self, scene: Scene) -> Assigned:
-        """The ground truth of each anchor of a batch that has ground truths and anchors."""
+    def owners(self, scene: Scene) -> Owners:
+        """The ground truth of each anchor."""
         raise NotImplementedError
 
-    def forward(
-        self,
-        anchors: Tensor,
-        gt_boxes: Tensor,
-        *,
-        gt_labels: Tensor | None = None,
-        gt_ignore: Tensor | None = None,
-        level_sizes: Sequence[int] | None = None,
-        class_logits: Tensor | None = None,
-        pred_boxes: Tensor | None = None,
-        objectness: Tensor | None = None,
-    ) -> Matches:
-        """See `Matcher.forward`."""
-        return self.batch(
-            [anchors],
-            [gt_boxes],
-            gt_labels=None if gt_labels is None else [gt_labels],
-            gt_ignore=[gt_ignore],
-            level_sizes=level_sizes,
-            class_logits=None if class_logits is None else class_logits[None],
-            pred_boxes=None if pred_boxes is None else pred_boxes[None],
-            objectness=None if objectness is None else objectness[None],
-        )[0]
+    def match(self, images: Images) -> Assigned:
+        """See `Matcher.match`.
 
-    @torch.no_grad()
-    def batch(
-        self,
-        anchors: Sequence[Tensor],
-        gt_boxes: Sequence[Tensor],
-        *,
-        gt_labels: Sequence[Tensor] | None = None,
-        gt_ignore: Sequence[Tensor | None] | None = None,
-        level_sizes: Sequence[int] | None = None,
-        class_logits: Tensor | None = None,
-        pred_boxes: Tensor | None = None,
-        objectness: Tensor | None = None,
-    ) -> list[Matches]:
-        """The matches of B images at once; see `Matcher.batch`."""
-        images = len(gt_boxes)
-        flags = [None] * images if gt_ignore is None else gt_ignore
-        given = {"class_logits": class_logits, "pred_boxes": pred_boxes, "objectness": objectness}
-        check_one_an_image(images, anchors=anchors, gt_labels=gt_labels, gt_ignore=flags, **given)
-        for name, value in {**given, "gt_labels": gt_labels}.items():
-            if name in self.needs and value is None:
+        Raises:
+            ValueError: If something that it needs is missing.
+        """
+        given = {"gt_labels": images.labels, **vars(images)}
+        for name in sorted(self.needs):
+            if given[name] is None:
                 raise ValueError(f"matcher {self.type_name} needs {name}, got None")
-        for some, boxes, ignore in zip(anchors, gt_boxes, flags, strict=True):
-            check_match_inputs(some, boxes, ignore)
-        shared = all(some is anchors[0] for some in anchors)
-        stacked = widen(anchors[0][None] if shared else torch.stack(list(anchors)))
-        scene = Scene(
-            anchors=finite_only(stacked.flatten(0, 1)).view_as(stacked),
-            truths=_truths(gt_boxes, flags, gt_labels, stacked.dtype),
-            images=images,
-            class_logits=None if class_logits is None else class_logits.flatten(0, 1),
-            pred_boxes=None if pred_boxes is None else finite_only(widen(pred_boxes.flatten(0, 1))),
-            objectness=None if objectness is None else objectness.flatten(),
-            level_sizes=level_sizes,
-        )
-        found = self.assign(scene) if scene.rows and scene.size else self._nothing(scene)
-        return self._matches(scene, found, gt_boxes, flags)
-
-    def _nothing(self, scene: Scene) -> Assigned:
-        """What is assigned where there are no ground truths or no anchors."""
-        row = torch.zeros(scene.images * scene.size, dtype=torch.long, device=scene.anchors.device)
-        return Assigned(row, row.to(scene.anchors.dtype) if self.scores else None)
-
-    def _matches(
-        self,
-        scene: Scene,
-        found: Assigned,
-        gt_boxes: Sequence[Tensor],
-        gt_ignore: Sequence[Tensor | None],
-    ) -> list[Matches]:
-        """The matches of each image."""
+        scene = Scene.of(images)
+        found = self.owners(scene)
         shape = (scene.images, scene.size)
-        positive = (found.row < scene.rows).view(shape)
-        places = torch.cat([scene.truths.place, scene.truths.place.new_zeros(1)])
-        ignored = [
-            in_ignore_region(anchors, boxes, flags, self.ignore_overlap) & ~positive[image]
-            for image, (anchors, boxes, flags) in enumerate(
-                zip(scene.anchors.expand(scene.images, -1, -1), gt_boxes, gt_ignore, strict=True)
-            )
-        ]
-        scores = [None] * scene.images if found.score is None else found.score.view(shape)
-        of_images = zip(places[found.row].view(shape), positive, ignored, scores, strict=True)
-        return [Matches(*of_image) for of_image in of_images]
-
-
-def _truths(
-    gt_boxes: Sequence[Tensor],
-    gt_ignore: Sequence[Tensor | None],
-    gt_labels: Sequence[Tensor] | None,
-    dtype: torch.dtype,
-) -> Truths:
-    """The ground truths of all images in one table."""
-    counts = [len(boxes) for boxes in gt_boxes]
-    device = gt_boxes[0].device
-    images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    index = torch.cat([torch.arange(count) for count in counts])
-    boxes = torch.cat([widen(some) for some in gt_boxes])
-    boxes = finite_only(boxes.to(torch.promote_types(dtype, boxes.dtype)))
-    claims = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    if any(flags is not None for flags in gt_ignore):
-        claims &= ~torch.cat(
-            [
-                torch.zeros(count, dtype=torch.bool, device=device) if flags is None else flags
-                for count, flags in zip(counts, gt_ignore, strict=True)
-            ]
+        return Assigned(
+            target_index=(found.row % scene.most).view(shape),
+            positive=(found.row < scene.rows).view(shape),
+            ignored=_in_ignore_region(images, self.ignore_overlap),
+            score=None if found.score is None else found.score.view(shape),
         )
-    labels = None if gt_labels is None else torch.cat(list(gt_labels)).long()
-    return Truths(boxes, images.to(device), index.to(device), claims, labels, counts)
+
+    def _takes_batch(self, anchors: Sequence[Tensor], gt_boxes: Sequence[Tensor]) -> bool:
+        return of_one_kind(anchors, gt_boxes)  # on a CPU too: few pairs are computed in any case
 
 
 def _share_area(a: Tensor, b: Tensor) -> Tensor:
     """Whether rectangles overlap, from planes (4, ...)."""
     return (a[0] < b[2]) & (a[2] > b[0]) & (a[1] < b[3]) & (a[3] > b[1])
+
+
+def _in_ignore_region(images: Images, ignore_overlap: float) -> Tensor:
+    """(B, A) `Images.in_ignore_region`, on a CPU of one image after the other."""
+    if images.is_region is None or not sync_is_free(images.is_region):
+        return images.in_ignore_region(ignore_overlap)
+    of_images = zip(images.anchors, images.boxes, images.is_region, strict=True)
+    return torch.cat(
+        [
+            in_ignore_region(anchors[None], boxes[None], flags[None], ignore_overlap)
+            for anchors, boxes, flags in of_images
+        ]
+    )

@@ -8,9 +8,9 @@ from annotated_types import Len
 from torch import Tensor
 
 from detloss.boxes.overlaps import area_of_planes
-from detloss.matchers.base import Matcher, Matches
-from detloss.matchers.regions import in_ignore_region, matchable
-from detloss.matchers.tiles import Tiles
+from detloss.matchers.base import Assigned, Matcher
+from detloss.matchers.images import Images
+from detloss.matchers.tiles import largest_of_each_anchor
 from detloss.registry import MATCHERS, Fraction, NonNegative, Positive
 
 Convention = Literal["paper", "torchvision"]
@@ -76,38 +76,22 @@ class FCOSMatcher(Matcher):
         self.convention = convention
         self.ignore_overlap = ignore_overlap
 
-    @torch.no_grad()
-    def forward(
-        self,
-        anchors: Tensor,
-        gt_boxes: Tensor,
-        *,
-        gt_labels: Tensor | None = None,
-        gt_ignore: Tensor | None = None,
-        level_sizes: Sequence[int] | None = None,
-        class_logits: Tensor | None = None,
-        pred_boxes: Tensor | None = None,
-        objectness: Tensor | None = None,
-    ) -> Matches:
-        """The matches of one image, by positions alone; see `Matcher.forward`.
+    def match(self, images: Images) -> Assigned:
+        """By positions alone; see `Matcher.match`.
 
         The levels are told apart by the sides of the anchors.
         """
-        points, truths = matchable(anchors, gt_boxes, gt_ignore)
-        tiles = Tiles(points, truths)
-        positive = tiles.new_zeros(dtype=torch.bool)
-        target_index = tiles.new_zeros(dtype=torch.long)
-        ends = _smallest_and_largest_side(points)
-        for chosen, near in tiles.blocks():
-            its_truths, its_points = tiles.pairs(chosen, near)
-            matched = self._matched(its_truths, its_points, *ends)
-            least = torch.where(matched, self._area(its_truths), torch.inf).min(1)
-            positive[chosen] = least.values < torch.inf
-            target_index[chosen] = near.gather(1, least.indices)
-        positive = tiles.untiled(positive)
-        target_index = torch.where(positive, tiles.untiled(target_index), 0)
-        ignored = in_ignore_region(points, gt_boxes, gt_ignore, self.ignore_overlap)
-        return Matches(target_index, positive, ignored & ~positive)
+        ends = _smallest_and_largest_side(images.anchors)
+
+        def smallness(truths: Tensor, points: Tensor) -> Tensor:
+            matched = self._matched(truths, points, *ends)
+            return torch.where(matched, -self._area(truths), -torch.inf)
+
+        largest, index = largest_of_each_anchor(
+            images.anchors, images.truths, smallness, least=-torch.inf
+        )
+        ignored = images.in_ignore_region(self.ignore_overlap)
+        return Assigned(index, largest > -torch.inf, ignored)
 
     def _matched(self, truths: Tensor, points: Tensor, smallest: Tensor, largest: Tensor) -> Tensor:
         """Whether a point matches a ground truth alone.
@@ -115,8 +99,8 @@ class FCOSMatcher(Matcher):
         Args:
             truths: Planes (4, G, K, 1).
             points: Planes (4, G, 1, size) of the squares around them.
-            smallest: 0-d, the smallest side of all squares.
-            largest: 0-d, the largest.
+            smallest: (B, 1, 1), the smallest side of all squares of an image.
+            largest: (B, 1, 1), the largest.
 
         Returns:
             (G, K, size) bool.
@@ -151,6 +135,7 @@ class FCOSMatcher(Matcher):
 
 
 def _smallest_and_largest_side(points: Tensor) -> tuple[Tensor, Tensor]:
-    """0-d, of squares (A, 4) with a side; infinity and 0 where there are none."""
-    side = torch.cat([points[:, 2] - points[:, 0], points.new_zeros(1)])
-    return torch.where(side > 0, side, torch.inf).amin(), side.amax()
+    """(B, 1, 1) of the squares (B, A, 4) with a side; infinity and 0 where there are none."""
+    side = (points[..., 2] - points[..., 0]).clamp(min=0)[:, None]
+    smallest = torch.where(side > 0, side, torch.inf).amin(2, keepdim=True)
+    return smallest, side.amax(2, keepdim=True)

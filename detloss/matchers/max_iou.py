@@ -1,14 +1,12 @@
 """Max-IoU matching: an anchor is assigned to the ground truth that it overlaps most."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from detloss.boxes.overlaps import iou_of_planes
-from detloss.matchers.base import Matcher, Matches
-from detloss.matchers.regions import in_ignore_region, matchable
-from detloss.matchers.tiles import Tiles, most_overlapped
+from detloss.matchers.base import Assigned, Matcher
+from detloss.matchers.images import Images
+from detloss.matchers.tiles import Running, Tiles, blocks_of_boxes, most_overlapped
 from detloss.registry import MATCHERS, Fraction
 from detloss.tensors import sync_is_free
 
@@ -60,36 +58,39 @@ class MaxIoUMatcher(Matcher):
         self.low_quality = low_quality
         self.ignore_overlap = ignore_overlap
 
-    @torch.no_grad()
-    def forward(
-        self,
-        anchors: Tensor,
-        gt_boxes: Tensor,
-        *,
-        gt_labels: Tensor | None = None,
-        gt_ignore: Tensor | None = None,
-        level_sizes: Sequence[int] | None = None,
-        class_logits: Tensor | None = None,
-        pred_boxes: Tensor | None = None,
-        objectness: Tensor | None = None,
-    ) -> Matches:
-        """The matches of one image, by overlaps alone; see `Matcher.forward`."""
-        boxes, truths = matchable(anchors, gt_boxes, gt_ignore)
-        best, is_best = self._best(Tiles(boxes, truths))
+    def match(self, images: Images) -> Assigned:
+        """By overlaps alone; see `Matcher.match`."""
+        in_tiles = sync_is_free(images.anchors)
+        best, is_best, index = self._in_tiles(images) if in_tiles else self._at_once(images)
         positive = best >= self.positive if self.positive > 0 else best > 0
         if is_best is not None:
             positive |= is_best
-        target_index = most_overlapped(boxes, truths, positive)
+        if index is None:
+            index = most_overlapped(images.anchors, images.truths, positive)
         ignored = best >= self.negative
-        ignored |= in_ignore_region(boxes, gt_boxes, gt_ignore, self.ignore_overlap)
-        return Matches(target_index, positive, ignored & ~positive)
+        return Assigned(index, positive, ignored | images.in_ignore_region(self.ignore_overlap))
 
-    def _best(self, tiles: Tiles) -> tuple[Tensor, Tensor | None]:
-        """Each anchor's largest IoU, and for the low-quality rule whether that is its truth's best.
+    def _at_once(self, images: Images) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Of each anchor the largest IoU, whether it is a truth's best, and the truth; all (B, A).
 
-        Both (A,); the second is None without the rule. The IoU of a pair is computed twice rather
-        than kept: first for the largest of each truth, then to find the anchors that have it.
+        The second is for the low-quality rule; None without it.
         """
+        running, is_best = Running(), None
+        for truths, anchors in blocks_of_boxes(images.anchors, images.truths):
+            overlap = iou_of_planes(truths, anchors)
+            running.add(overlap)
+            if self.low_quality:
+                found = (overlap == _if_any(overlap.amax(2, keepdim=True))).any(1)
+                is_best = found if is_best is None else is_best | found
+        return running.largest, is_best, running.index
+
+    def _in_tiles(self, images: Images) -> tuple[Tensor, Tensor | None, None]:
+        """The same on a CPU, but for the truth, which is better looked for when it is needed.
+
+        The IoU of a pair is computed twice rather than kept: first for the largest of each truth,
+        then to find the anchors that have it.
+        """
+        tiles = Tiles(images.anchors[0], images.truths[0])
         best = tiles.new_zeros()
         best_in_tile = tiles.new_zeros(by_box=True)
         for chosen, near in tiles.blocks():
@@ -97,19 +98,19 @@ class MaxIoUMatcher(Matcher):
             best[chosen] = overlap.amax(1)
             if self.low_quality:
                 best_in_tile[chosen[:, None], near] = overlap.amax(2)
-        if not self.low_quality or not best.numel():
-            return tiles.untiled(best), None
+        if not self.low_quality:
+            return tiles.untiled(best)[None], None, None
 
-        best_of_truth = best_in_tile.amax(0)
-        best_of_truth = torch.where(best_of_truth > 0, best_of_truth, torch.inf)
+        best_of_truth = _if_any(best_in_tile.amax(0))
         is_best = tiles.new_zeros(dtype=torch.bool)
-        if sync_is_free(best):  # only tiles with a truth's best; the same arithmetic, to the bit
-            for chosen, near in tiles.blocks_of(best_in_tile == best_of_truth):
-                overlap = iou_of_planes(*tiles.pairs(chosen, near))
-                row, _, place = (overlap == best_of_truth[near][..., None]).nonzero().unbind(1)
-                is_best[chosen[row], place] = True
-        else:
-            for chosen, near in tiles.blocks():
-                overlap = iou_of_planes(*tiles.pairs(chosen, near))
-                is_best[chosen] = (overlap == best_of_truth[near][..., None]).any(1)
-        return tiles.untiled(best), tiles.untiled(is_best)
+        # only tiles with a truth's best; the same arithmetic, to the bit
+        for chosen, near in tiles.blocks_of(best_in_tile == best_of_truth):
+            overlap = iou_of_planes(*tiles.pairs(chosen, near))
+            row, _, place = (overlap == best_of_truth[near][..., None]).nonzero().unbind(1)
+            is_best[chosen[row], place] = True
+        return tiles.untiled(best)[None], tiles.untiled(is_best)[None], None
+
+
+def _if_any(best_of_truth: Tensor) -> Tensor:
+    """The largest IoU of each ground truth, infinite where it overlaps nothing: no anchor's."""
+    return torch.where(best_of_truth > 0, best_of_truth, torch.inf)

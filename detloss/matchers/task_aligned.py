@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from detloss.matchers.claims import (
-    Assigned,
     ClaimMatcher,
+    Owners,
     Scene,
     contest,
     give_to_best_of_all,
@@ -72,7 +72,7 @@ class TaskAlignedMatcher(ClaimMatcher):
         ...     pred_boxes=torch.tensor([[1.0, 1, 15, 9], [0, 0, 15, 9], [1, 1, 15, 9]]),
         ... )
         >>> matches.positive, matches.score
-        (tensor([ True, False, False]), tensor([1., 0., 0.]))
+        (tensor([ True, False, False]), tensor([1.0000, 0.0000, 0.0000]))
 
     Reference:
         Feng et al., "TOOD: Task-aligned One-stage Object Detection", ICCV 2021, arXiv:2108.07755.
@@ -103,8 +103,8 @@ class TaskAlignedMatcher(ClaimMatcher):
         self.topk_kept = topk_kept
         self.ignore_overlap = ignore_overlap
 
-    def assign(self, scene: Scene) -> Assigned:
-        """See `ClaimMatcher.assign`."""
+    def owners(self, scene: Scene) -> Owners:
+        """See `ClaimMatcher.owners`."""
         centres, areas = scene.centres, self._areas(scene.truths.boxes)
         if self.convention == "tood":  # whose t > 0 lets only overlapping predictions in
             assert scene.pred_boxes is not None
@@ -114,20 +114,21 @@ class TaskAlignedMatcher(ClaimMatcher):
             pairs = overlapping(scene, centres, areas)
         alignment, _ = self._alignment(scene, pairs.row, pairs.anchor)
         anchor, cost = pairs.cheapest(-alignment, self.topk)
-        row = torch.arange(scene.rows, device=anchor.device)[:, None]
+        row = scene.every_row
 
-        def overlap_inside(row: Tensor, anchor: Tensor) -> Tensor:
+        def priority(row: Tensor, anchor: Tensor) -> Tensor:
             overlap = scene.overlap(row, anchor, self.overlap)
+            may = overlap > 0
             if self.convention == "ultralytics":
-                overlap = torch.where(reaches(scene, centres, areas, row, anchor), overlap, 0)
-            return overlap
+                may &= reaches(scene, centres, areas, row, anchor)
+            return torch.where(may, overlap, -torch.inf)
 
         chosen = cost < 0
         if self.convention == "tood":
             chosen &= reaches(scene, centres, areas, row, anchor)
-        owner = contest(scene, anchor, chosen, scene.overlap(row, anchor, self.overlap))
+        owner = contest(scene, row, anchor, chosen, scene.overlap(row, anchor, self.overlap))
         if self.convention != "tood":
-            owner = give_to_best_of_all(scene, owner, anchor, chosen, overlap_inside)
+            owner = give_to_best_of_all(scene, owner, anchor, chosen, priority)
         return self._scored(scene, owner)
 
     def _areas(self, truths: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class TaskAlignedMatcher(ClaimMatcher):
         probability = scene.logit(row, anchor).sigmoid().nan_to_num(0.0)
         return probability.pow(self.alpha) * overlap.pow(self.beta), overlap
 
-    def _scored(self, scene: Scene, owner: Tensor) -> Assigned:
+    def _scored(self, scene: Scene, owner: Tensor) -> Owners:
         """The owners (B A,) that keep their anchor, and the scores of these."""
         anchor = torch.arange(len(owner), device=owner.device)
         if sync_is_free(owner):
@@ -157,7 +158,7 @@ class TaskAlignedMatcher(ClaimMatcher):
         most = most.scatter_reduce(1, row.expand_as(values), values, "amax")[:, row]
         score = alignment / (most[0] + EPSILON[self.convention]) * most[1]
         score = torch.where(row < scene.rows, score, 0)
-        return Assigned(
+        return Owners(
             torch.full_like(owner, scene.rows).scatter(0, anchor, row),
             score.new_zeros(len(owner)).scatter(0, anchor, score),
         )

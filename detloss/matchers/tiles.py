@@ -1,6 +1,10 @@
-"""How every anchor meets every box without the matrix of all their overlaps in memory."""
+"""How every anchor meets every box without the matrix of all their overlaps in memory.
 
-from collections.abc import Iterator
+A CPU goes over an image in `Tiles` of anchors and leaves out what is far away; there memory and
+arithmetic cost. An accelerator takes all images at once, in as few launches as memory allows.
+"""
+
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -16,17 +20,23 @@ CPU_PAIRS = 262_144
 """Pairs in a block on a CPU: a few temporaries of that size fit a core's second-level cache."""
 MOST_PAIRS = 2_097_152
 """Pairs of a tile on a CPU at most, 8 MiB a temporary, however many boxes there are."""
-GPU_PAIRS = 16_777_216
-"""Pairs in a block on a GPU: enough to fill it, 64 MiB a temporary."""
+GPU_PAIRS = 33_554_432
+"""Pairs in a block on an accelerator, 128 MiB a temporary of float32, of which there are three.
+
+So many pairs keep a GPU busy for 0.1 ms a launch, ten times what it takes to launch it. Only beyond
+them does the number of launches grow with the batch."""
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Planes of boxes (4, G, K, 1) and of anchors (4, G, 1, N) -> (G, K, N) of all pairs."""
 
 
 class Tiles:
-    """Anchors in tiles of consecutive ones, and the boxes that may share an area with each tile.
+    """Anchors of an image in tiles of consecutive ones, and the boxes that may reach into each.
 
-    On a CPU these are the boxes that reach into the rectangle around the tile's anchors: every
-    other box has an intersection of exactly 0 with each of them. The order of the anchors decides
-    only how many boxes are left out. A tile meets all boxes where there are few pairs, and where
-    finding its boxes would be a host sync. Under a compiler there is one tile.
+    These are the boxes that reach into the rectangle around the tile's anchors: every other box has
+    an intersection of exactly 0 with each of them. The order of the anchors decides only how many
+    boxes are left out. A tile meets all boxes where there are few pairs. It is for a CPU, since it
+    reads values.
 
         tiles = Tiles(anchors, boxes)
         best = tiles.new_zeros()                           (tiles, size)
@@ -43,11 +53,8 @@ class Tiles:
     def __init__(self, anchors: Tensor, boxes: Tensor) -> None:
         """Corners of the anchors (A, 4), finite, and of the boxes (M, 4)."""
         self._count, self._boxes = len(anchors), len(boxes)
-        if sync_is_free(anchors):
-            keep_freed_memory()
-            size = max(min(TILE, MOST_PAIRS // max(self._boxes, 1), self._count), 1)
-        else:
-            size = rows_of_a_block(anchors, self._count, self._boxes)
+        keep_freed_memory()
+        size = max(min(TILE, MOST_PAIRS // max(self._boxes, 1), self._count), 1)
         self.anchors = planes(anchors, size).view(4, -1, size)
         self.boxes = pad(planes(boxes), (0, 1))
 
@@ -68,13 +75,8 @@ class Tiles:
         if self._count == 0 or self._boxes == 0:
             return
         count, size = self.anchors.shape[1:]
-        read_values = sync_is_free(self.anchors)
-        if not read_values or count * size * self._boxes <= CPU_PAIRS:
-            # all boxes for every tile; with so few pairs finding the near ones would cost more
-            box = torch.arange(self._boxes, device=self.boxes.device)
-            tile = torch.arange(count, device=box.device)
-            for tiles in torch.split(tile, count if read_values else 1):
-                yield tiles, box.expand(len(tiles), -1)
+        if count * size * self._boxes <= CPU_PAIRS:  # to find the near ones would cost more
+            yield torch.arange(count), torch.arange(self._boxes).expand(count, -1)
             return
         low, high = self.anchors[:2].amin(-1), self.anchors[2:].amax(-1)
         start, end = self.boxes[:2, None, :-1], self.boxes[2:, None, :-1]
@@ -93,10 +95,7 @@ class Tiles:
             first = part.stop
 
     def blocks_of(self, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The tiles and boxes where `chosen` (tiles, M + 1) is true, one box each, like `blocks`.
-
-        For a CPU only: finding them reads values.
-        """
+        """The tiles and boxes where `chosen` (tiles, M + 1) is true, a box each, like `blocks`."""
         for part in torch.split(chosen.nonzero(), max(CPU_PAIRS // self.anchors.shape[2], 1)):
             tiles, boxes = part.unbind(1)
             yield tiles, boxes[:, None]
@@ -104,6 +103,80 @@ class Tiles:
     def pairs(self, tiles: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Planes of boxes (4, G, K, 1) and anchors (4, G, 1, size) of what `blocks` gives."""
         return self.boxes[:, boxes][..., None], self.anchors.index_select(1, tiles)[:, :, None]
+
+
+def largest_of_each_anchor(
+    anchors: Tensor, boxes: Tensor, measure: Measure, least: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """The largest measure that each anchor has with a box, and the first box that has it.
+
+    Args:
+        anchors: (B, A, 4), finite; B is 1 on a CPU.
+        boxes: (B, M, 4), M >= 1.
+        measure: It is never NaN, and `least` for an anchor and a box that share no area.
+        least: The least that a measure is.
+
+    Returns:
+        (B, A), and (B, A) int64; where the measure is `least` whichever box.
+    """
+    if not sync_is_free(anchors):
+        return _largest_of_all(anchors, boxes, measure)
+    tiles = Tiles(anchors[0], boxes[0])
+    largest = tiles.new_zeros() + least
+    index = tiles.new_zeros(dtype=torch.long)
+    for chosen, near in tiles.blocks():
+        values, which = measure(*tiles.pairs(chosen, near)).max(1)
+        largest[chosen] = values
+        index[chosen] = near.gather(1, which)
+    return tiles.untiled(largest)[None], tiles.untiled(index)[None]
+
+
+def _largest_of_all(anchors: Tensor, boxes: Tensor, measure: Measure) -> tuple[Tensor, Tensor]:
+    """`largest_of_each_anchor` for all images at once."""
+    running = Running()
+    for some_boxes, all_anchors in blocks_of_boxes(anchors, boxes):
+        running.add(measure(some_boxes, all_anchors))
+    return running.largest, running.index
+
+
+class Running:
+    """The largest of each anchor over several blocks of boxes, and the first box that has it.
+
+    Attributes:
+        largest: (B, A).
+        index: (B, A) int64.
+    """
+
+    largest: Tensor
+    index: Tensor
+
+    def __init__(self) -> None:
+        self._boxes = 0
+
+    def add(self, measures: Tensor) -> None:
+        """The measures (B, K, A) of the next block."""
+        largest, index = measures.max(1)
+        if self._boxes:
+            larger = largest > self.largest  # so of equal ones the first stays
+            largest = torch.where(larger, largest, self.largest)
+            index = torch.where(larger, index + self._boxes, self.index)
+        self.largest, self.index = largest, index
+        self._boxes += measures.shape[1]
+
+
+def blocks_of_boxes(anchors: Tensor, boxes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Planes of some boxes (4, B, K, 1) and of all anchors (4, B, 1, A), in the order of the boxes.
+
+    In an accelerator's memory there is room for all pairs of ordinary batches: one block.
+
+    Args:
+        anchors: (B, A, 4).
+        boxes: (B, M, 4).
+    """
+    images, count = anchors.shape[:2]
+    all_anchors = anchors.movedim(-1, 0).contiguous()[:, :, None]
+    for some in torch.split(boxes, rows_of_a_block(boxes, boxes.shape[1], images * count), 1):
+        yield some.movedim(-1, 0)[..., None], all_anchors
 
 
 def rows_of_a_block(values: Tensor, rows: int, width: int) -> int:
@@ -115,20 +188,15 @@ def rows_of_a_block(values: Tensor, rows: int, width: int) -> int:
 
 
 def most_overlapped(anchors: Tensor, boxes: Tensor, chosen: Tensor) -> Tensor:
-    """(A,) the box that each chosen anchor overlaps most, the first of equal ones; 0 elsewhere.
+    """(B, A) the box that each chosen anchor overlaps most, the first of equal ones.
 
     Args:
-        anchors: (A, 4), finite.
-        boxes: (M, 4).
-        chosen: (A,) bool.
+        anchors: (B, A, 4), finite; B is 1 on a CPU.
+        boxes: (B, M, 4), M >= 1.
+        chosen: (B, A) bool; the others get whichever box.
     """
-    # picking the chosen anchors reads values; elsewhere all are computed
-    place = chosen.nonzero().view(-1) if sync_is_free(chosen) else None
-    tiles = Tiles(anchors if place is None else anchors[place], boxes)
-    best = tiles.new_zeros(dtype=torch.long)
-    for some, near in tiles.blocks():
-        overlap = iou_of_planes(*tiles.pairs(some, near))
-        best[some] = near.gather(1, overlap.max(1).indices)
-    if place is None:
-        return torch.where(chosen, tiles.untiled(best), 0)
-    return torch.zeros_like(chosen, dtype=torch.long).index_copy_(0, place, tiles.untiled(best))
+    if not sync_is_free(chosen):
+        return largest_of_each_anchor(anchors, boxes, iou_of_planes)[1]
+    place = chosen[0].nonzero().view(-1)
+    index = largest_of_each_anchor(anchors[:, place], boxes, iou_of_planes)[1]
+    return torch.zeros_like(chosen, dtype=torch.long).index_copy_(1, place, index)

@@ -9,6 +9,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
 from detloss.boxes import pad_targets
+from detloss.boxes.padding import padded
 from detloss.registry import MATCHERS, NORMALIZERS
 
 ANCHORS = grid_anchors()
@@ -24,9 +25,9 @@ def test_the_loss_is_that_of_the_targets(counts, normalizer):
     targets[1]["weights"] = torch.rand(counts[1]) + 0.5
     targets[2]["ignore"] = torch.arange(counts[2]) == 1
     plain = criterion(predictions, targets, anchors=ANCHORS)
-    padded = criterion(predictions, pad_targets(targets), anchors=ANCHORS)
-    assert torch.equal(padded.total, plain.total)
-    assert_close(gradients(padded.total, predictions), gradients(plain.total, predictions))
+    found = criterion(predictions, pad_targets(targets), anchors=ANCHORS)
+    assert torch.equal(found.total, plain.total)
+    assert_close(gradients(found.total, predictions), gradients(plain.total, predictions))
 
 
 @pytest.mark.parametrize("name", MATCHERS.names())
@@ -101,3 +102,13 @@ def test_rejects_a_size_that_is_too_small(size):
 def test_rejects_boxes_of_another_shape():
     with pytest.raises(ValueError, match=r"targets\[0\]\['boxes'\] must have shape \(M, 4\)"):
         pad_targets([{"boxes": torch.zeros(4)}])
+
+
+@pytest.mark.parametrize("counts", [[2], [3, 0, 1], [0, 0]])
+def test_padded_tensors_stand_one_above_the_other(counts):
+    values = [torch.arange(4 * count).view(count, 4) + 100 * i for i, count in enumerate(counts)]
+    together = padded(values, -1)
+    assert together.shape == (len(counts), max(counts), 4)
+    for value, rows in zip(values, together, strict=True):
+        assert torch.equal(rows[: len(value)], value)
+        assert (rows[len(value) :] == -1).all()

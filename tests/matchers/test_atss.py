@@ -305,13 +305,25 @@ def test_paddle_gives_a_contested_anchor_to_a_truth_that_does_not_select_it():
 
 
 @pytest.mark.parametrize("equal", [2, 3, 5, 7])
-def test_equal_overlaps_are_their_own_mean(equal):
+@pytest.mark.parametrize("float64", [True, False])
+def test_equal_overlaps_are_their_own_mean(equal, float64, monkeypatch):
     """In float32 a third of three equal IoUs may be less than one of them."""
+    monkeypatch.setattr("detloss.matchers.atss.has_float64", lambda device: float64)
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]]).repeat(equal, 1)
     for side in range(1, 30):
         truth = torch.tensor([[0.0, 0.0, 10.0, 5.0 + side / 7]])
         matches = ATSSMatcher(topk=equal)(anchors, truth, level_sizes=[equal])
         assert matches.positive.all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_without_float64_the_matches_are_the_same(seed, monkeypatch):
+    anchors, truths = random_boxes(200, seed=seed, dtype=torch.float32), random_boxes(9, seed=seed)
+    expected = said(ATSSMatcher()(anchors, truths.float(), level_sizes=[150, 50]))
+    monkeypatch.setattr("detloss.matchers.atss.has_float64", lambda device: False)
+    monkeypatch.setattr(torch.Tensor, "double", None)
+    assert said(ATSSMatcher()(anchors, truths.float(), level_sizes=[150, 50])) == expected
+    assert set(expected) > {N}
 
 
 @pytest.mark.parametrize("host_sync", [True, False])
@@ -342,7 +354,7 @@ def test_the_nearest_of_a_large_level_are_the_head_of_a_stable_sort(order, size,
     assert size > 2 * GROUP * count, "no points are ruled out in groups"
     distance = ((place.t()[:, None] - truths[..., None]) ** 2).sum(0)
     expected = distance.argsort(dim=1, stable=True)[:, :count].sort(1).values
-    found = _nearest_of_level(place.t(), truths, count)
+    (found,) = _nearest_of_level(place.t()[:, None], truths[:, None], count)
     assert torch.equal(found.sort(1).values, expected)
 
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 import detloss
 from detloss.boxes import pairwise_overlap
 from detloss.matchers import Matches
-from detloss.matchers.base import check_match_inputs
+from detloss.matchers.images import check_match_inputs
 from detloss.registry import MATCHERS
 from detloss.tensors import without_host_sync
 

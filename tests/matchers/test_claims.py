@@ -16,21 +16,18 @@ from detloss.matchers.claims import (
 from detloss.tensors import without_host_sync
 
 
-def scene(counts, *, anchors=200, shared=True, seed=0):
-    """A batch of boxes within 100 pixels of 0, with so many ground truths in each image."""
-    boxes = random_boxes(sum(counts), seed=seed, dtype=torch.float32)
-    images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    groups = 1 if shared else len(counts)
-    truths = Truths(
-        boxes=boxes,
-        image=images,
-        place=torch.cat([torch.arange(count) for count in counts]),
-        claims=torch.ones(len(boxes), dtype=torch.bool),
-        labels=None,
-        counts=list(counts),
+def scene(images, most, *, anchors=200, shared=True, seed=0):
+    """Images with so many ground truths and anchors each, within 100 pixels of 0."""
+    boxes = random_boxes(images * most, seed=seed, dtype=torch.float32)
+    image = torch.arange(images).repeat_interleave(most)
+    groups = 1 if shared else images
+    return Scene(
+        images=images,
+        anchors=random_boxes(groups * anchors, seed=seed + 1, dtype=torch.float32).view(
+            groups, anchors, 4
+        ),
+        truths=Truths(boxes, image, torch.ones(len(boxes), dtype=torch.bool), None),
     )
-    anchor_boxes = random_boxes(groups * anchors, seed=seed + 1, dtype=torch.float32)
-    return Scene(anchor_boxes.view(groups, anchors, 4), truths, len(counts), *[None] * 4)
 
 
 def listed(pairs):
@@ -45,7 +42,7 @@ def listed(pairs):
 @pytest.mark.parametrize("block", [1, 64, 262_144])
 def test_overlapping_pairs_are_those_that_share_an_area(shared, block, monkeypatch):
     monkeypatch.setattr("detloss.matchers.tiles.CPU_PAIRS", block)
-    batch = scene([3, 0, 5], shared=shared)
+    batch = scene(2, 4, shared=shared)
     batch.truths.claims[4] = False
     expected = set()
     for row, (box, image) in enumerate(
@@ -64,7 +61,7 @@ def test_overlapping_pairs_are_those_that_share_an_area(shared, block, monkeypat
 
 
 def test_a_point_on_the_edge_is_outside():
-    batch = scene([1], anchors=3)
+    batch = scene(1, 1, anchors=3)
     points = torch.tensor([[0.0, 5], [1e-3, 5], [10.0, 5]])
     areas = torch.tensor([[0.0, 0, 10, 10]])
     reach = torch.cat([points, points], 1)[None]
@@ -82,24 +79,26 @@ def test_the_cheapest_of_equal_ones_are_the_first():
 
 
 def test_a_contested_anchor_goes_to_the_highest_priority_then_to_the_first():
-    batch = scene([3], anchors=4)
+    batch = scene(1, 3, anchors=4)
     anchor = torch.tensor([[0, 1], [1, 2], [2, 0]])
     priority = torch.tensor([[0.5, 0.2], [0.3, 0.7], [0.7, 0.9]])
     chosen = torch.tensor([[True, True], [True, True], [True, False]])
-    assert contest(batch, anchor, chosen, priority).tolist() == [0, 1, 1, 3]
+    assert contest(batch, batch.every_row, anchor, chosen, priority).tolist() == [0, 1, 1, 3]
 
 
 def test_only_a_contested_anchor_goes_to_the_best_of_all():
-    """Of two images; the second ground truth of the first one may claim nothing."""
-    batch = scene([3, 1], anchors=2)
-    batch.truths.claims[1] = False
-    overlap = torch.tensor([[0.1, 0.2], [0.9, 0.9], [0.3, 0.0], [0.5, 0.6]])
-    anchor = torch.tensor([[0, 1], [0, 1], [1, 0], [2, 3]])
-    chosen = torch.tensor([[True, True], [False, False], [True, True], [True, False]])
-    owner = contest(batch, anchor, chosen, torch.ones(4, 2))
-    assert owner.tolist() == [0, 0, 3, 4]
+    """Of two images, where only rows 0, 2 and 3 may claim anchors."""
+    batch = scene(2, 3, anchors=2)
+    batch.truths.claims[[1, 4, 5]] = False
+    overlap = torch.tensor([[0.1, 0.2], [0.9, 0.9], [0.3, 0.0], [0.5, 0.6], [0, 0], [0, 0]])
+    anchor = torch.tensor([[0, 1], [0, 1], [1, 0], [2, 3], [2, 3], [2, 3]])
+    chosen = torch.tensor(
+        [[True, True], [False] * 2, [True, True], [True, False], *[[False] * 2] * 2]
+    )
+    owner = contest(batch, batch.every_row, anchor, chosen, torch.ones(6, 2))
+    assert owner.tolist() == [0, 0, 3, 6]
     measure = lambda row, anchor: overlap[row, anchor % 2]  # noqa: E731
     found = give_to_best_of_all(batch, owner, anchor, chosen, measure)
-    assert found.tolist() == [2, 0, 3, 4]
+    assert found.tolist() == [2, 0, 3, 6]
     with without_host_sync():
-        assert give_to_best_of_all(batch, owner, anchor, chosen, measure).tolist() == [2, 0, 3, 4]
+        assert give_to_best_of_all(batch, owner, anchor, chosen, measure).tolist() == [2, 0, 3, 6]

@@ -5,12 +5,18 @@ import torch
 from boxgen import random_boxes
 
 from detloss.boxes import pairwise_overlap
-from detloss.matchers.regions import finite_only, in_ignore_region, keep_boxes, matchable
+from detloss.matchers.images import images_of
+from detloss.matchers.regions import finite_only, keep_boxes
 from detloss.tensors import without_host_sync
 
 INF, NAN = float("inf"), float("nan")
 REGION = [20.0, 0.0, 40.0, 40.0]
 POINT = [0.0, 0.0, 0.0, 0.0]
+
+
+def in_ignore_region(anchors, boxes, flags, ignore_overlap):
+    """(A,) of one image."""
+    return images_of([anchors], [boxes], gt_ignore=[flags]).in_ignore_region(ignore_overlap)[0]
 
 
 def tensor(boxes):
@@ -78,6 +84,18 @@ def test_no_region_no_share(flags):
     assert found.tolist() == [False] * 5
 
 
+@pytest.mark.parametrize("region", [[NAN, 0.0, 100.0, 100.0], [NAN] * 4])
+def test_a_region_that_is_no_number_hides_no_other(region):
+    anchors, regions = tensor([[0.0, 0, 10, 10]]), tensor([region, [0.0, 0, 10, 10]])
+    assert in_ignore_region(anchors, regions[:1], torch.tensor([True]), 0.5).tolist() == [False]
+    assert in_ignore_region(anchors, regions, torch.tensor([True, True]), 0.5).tolist() == [True]
+
+
+def test_a_region_may_be_the_whole_plane():
+    regions = tensor([[-INF, -INF, INF, INF]])
+    assert in_ignore_region(tensor([[0.0, 0, 9, 9]]), regions, torch.tensor([True]), 1.0).all()
+
+
 def test_keep_boxes_shrinks_the_others_to_a_point():
     boxes = keep_boxes(tensor([REGION, [NAN, 1.0, 2.0, INF]]), torch.tensor([True, False]))
     assert boxes.tolist() == [REGION, POINT]
@@ -104,17 +122,3 @@ def test_what_has_no_finite_area_is_a_point(box, host_sync):
 def test_finite_boxes_are_handed_on_without_a_copy():
     boxes = random_boxes(5)
     assert finite_only(boxes) is boxes
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_matchable_boxes_share_the_wider_dtype(dtype):
-    anchors, truths = torch.tensor([REGION], dtype=dtype), torch.tensor([REGION, REGION])
-    found = matchable(anchors, truths, torch.tensor([True, False]))
-    assert [boxes.dtype for boxes in found] == [torch.float32] * 2
-    assert found[1].tolist() == [POINT, REGION]
-    assert matchable(anchors, truths.double(), None)[0].dtype == torch.float64
-
-
-def test_matchable_boxes_are_checked():
-    with pytest.raises(ValueError, match=r"gt_ignore must have shape \(2,\), got \(3,\)"):
-        matchable(random_boxes(4), random_boxes(2), torch.zeros(3, dtype=torch.bool))
