@@ -117,7 +117,7 @@ def check_range(name: str, values: Sequence[float] | Tensor, highest: float) -> 
     A tensor is looked at where that is free, see `sync_is_free`.
 
     Raises:
-        TypeError: If they are booleans.
+        TypeError: If they are booleans, or text.
         ValueError: If one is out of range.
     """
     if isinstance(values, Tensor):
@@ -130,6 +130,8 @@ def check_range(name: str, values: Sequence[float] | Tensor, highest: float) -> 
             return
         values = values.flatten().tolist()
     for value in values:
+        if isinstance(value, (bool, str)):
+            raise TypeError(f"{name} must be numbers, got {value!r}")
         if not (value >= 0 and value <= highest and value < math.inf):
             expected = "finite and at least 0" if highest == math.inf else f"in [0, {highest:g}]"
             raise ValueError(f"{name} must be {expected}, got {value}")

@@ -164,3 +164,18 @@ def test_the_ends_of_a_range_are_in_it():
     for values in ([0.0, 1.0], torch.tensor([0.0, 1.0]), [], torch.zeros(0)):
         check_range("alpha", values, 1)
     check_range("class_weight", [1e30], float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("values", "got"),
+    [
+        pytest.param([0.25, True, 0.5, 1.0], "True", id="a boolean in a list"),
+        pytest.param(torch.ones(4, dtype=torch.bool), "torch.bool", id="a tensor of booleans"),
+        pytest.param("1234", "'1'", id="text"),
+    ],
+)
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_values_of_the_classes_are_numbers(name, option, values, got):
+    logits, target = logits_and_indices(build(name))
+    with pytest.raises(TypeError, match=f"^{option} must be numbers, got {got}$"):
+        CLASSIFICATION[name].function(logits, target, **{option: values})
