@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detloss.kernels.formula import Formula
-from detloss.kernels.memory import keep_freed_memory
+from detloss.kernels.memory import keep_freed_memory, load_constants
 from detloss.tensors import HALF_TYPES, sync_is_free, wide_type
 
 BLOCK = 262_144
@@ -136,6 +136,7 @@ def compute_in_blocks(
     """
     if pred.is_cpu:
         keep_freed_memory()
+        load_constants()
     gradient = None
     if with_gradient:
         gradient = torch.empty_like(pred, memory_format=torch.contiguous_format)

@@ -1,5 +1,6 @@
 """Memory on a CPU, where touching a new page costs more than the arithmetic done in it."""
 
+import math
 from functools import cache
 
 import torch
@@ -19,3 +20,25 @@ def keep_freed_memory() -> None:
     any program that has freed a large tensor.
     """
     torch.empty(KEPT, dtype=torch.uint8)
+
+
+_SPECIAL = torch.tensor(
+    [-math.inf, -1.0, -0.0, math.inf, math.nan] * 16, dtype=torch.float32, device="cpu"
+)
+"""Arguments of ``ln(1 + x)`` whose results are constants, enough of them for a vector of each."""
+
+
+def load_constants() -> None:
+    """Has the page of PyTorch's library in memory on which the constants of ``ln(1 + x)`` lie.
+
+    The vectorised function reads them under a mask, which ordinary arguments leave empty. While no
+    one has read anything near them the page is not there, an empty mask does not make the system
+    fetch it, and the processor sorts out the fault anew for every vector: `log1p`, `softplus` and
+    `logsigmoid` of float32 take up to 20 times as long. Whether a process starts like that depends
+    on the release of PyTorch, and the system may take the page back. To read the constants is a
+    microsecond, so it is done in every call.
+    """
+    torch.log1p(_SPECIAL)
+
+
+load_constants()  # for compiled code, which no call of this package goes through
