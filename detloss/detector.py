@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from detloss.batch import MatchedBatch, match_images
 from detloss.coders import Coder, DeltaCoder
 from detloss.division import Given, divisors_of_terms
-from detloss.inputs import Inputs, Target, check_matches, checked_inputs
+from detloss.inputs import ImageSize, Inputs, Target, check_matches, checked_inputs
 from detloss.matchers import Matcher, Matches
 from detloss.normalizers import Normalizer, PositivesNormalizer
 from detloss.parts import (
@@ -176,6 +176,7 @@ class DetectorLoss(nn.Module):
         *,
         anchors: Tensor | Sequence[Tensor] | None = None,
         level_sizes: Sequence[int] | None = None,
+        image_size: ImageSize | None = None,
         normalizer: Given | Mapping[str, Given] | None = None,
         matches: Sequence[Matches] | None = None,
         reduction: TermReduction = "sum",
@@ -191,9 +192,12 @@ class DetectorLoss(nn.Module):
                 "labels" (M,) integers in 0..C-1. M may be 0. Optionally "ignore" (M,) bool: crowd
                 or don't-care regions; "weights" (M,): factors of all losses of the anchors that
                 are assigned to a box; "class_mask" (C,) bool: the classes that are labelled in
-                this image, the others get no gradient (not for a softmax).
+                this image, the others get no gradient (not for a softmax); "size" (2,): height and
+                width of the image, where a part needs it.
             anchors: (A, 4), or a list of B such. A point is the square of its stride's side.
             level_sizes: Anchors of each pyramid level, where a part needs it.
+            image_size: Height and width of all images, or (B, 2) of each, where a part needs it
+                and targets have no "size".
             normalizer: Divisor of every term for this call, in place of its normalizer's. A number,
                 such as the positives of all micro-batches of a step; (B,) numbers, one an image;
                 or a mapping from the names of terms to such, as `DetectorOutput.divisors` is.
@@ -211,7 +215,7 @@ class DetectorLoss(nn.Module):
         """
         if reduction not in TERM_REDUCTIONS:
             raise ValueError(f"reduction must be 'sum' or 'image', got {reduction!r}")
-        matched = self.matched(predictions, targets, anchors, level_sizes, matches)
+        matched = self.matched(predictions, targets, anchors, level_sizes, image_size, matches)
         divided_by = divisors_of_terms(matched.rows, self.normalizers(), normalizer)
         return self.summed(matched, divided_by, reduction)
 
@@ -221,10 +225,13 @@ class DetectorLoss(nn.Module):
         targets: Sequence[Target],
         anchors: Tensor | Sequence[Tensor] | None,
         level_sizes: Sequence[int] | None,
+        image_size: ImageSize | None,
         matches: Sequence[Matches] | None,
     ) -> Matched:
         """The first half of `forward`, whose arguments these are: all but what divides."""
-        inputs = self._inputs(predictions, targets, anchors, level_sizes, self._needed)
+        inputs = self._inputs(
+            predictions, targets, anchors, level_sizes, image_size, needed=self._needed
+        )
         if matches is not None:
             check_matches(matches, inputs)
         if self.validate:
@@ -296,7 +303,7 @@ class DetectorLoss(nn.Module):
             tensor([False,  True])
         """
         needed = [] if predictions is None else self._needed
-        inputs = self._inputs(predictions or {}, targets, anchors, level_sizes, needed)
+        inputs = self._inputs(predictions or {}, targets, anchors, level_sizes, needed=needed)
         if self.validate:
             self._validate(inputs, [])
         return self._matches(inputs, None)
@@ -311,6 +318,8 @@ class DetectorLoss(nn.Module):
         targets: Sequence[Target],
         anchors: Tensor | Sequence[Tensor] | None,
         level_sizes: Sequence[int] | None,
+        image_size: ImageSize | None = None,
+        *,
         needed: Sequence[str],
     ) -> Inputs:
         """The checked batch. Without `needed` predictions their shapes are not checked."""
@@ -324,6 +333,7 @@ class DetectorLoss(nn.Module):
             targets,
             anchors,
             level_sizes,
+            image_size,
             needed=needed,
             labels=needs_labels(self.terms.values(), self.matcher),
             check=check,

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from detloss.matchers.base import Matches
 from detloss.tensors import check_floating, sync_is_free, widen
 
 Target = Mapping[str, Tensor]
-TARGET_KEYS = ("boxes", "labels", "ignore", "weights", "class_mask")
+ImageSize = Sequence[float] | Tensor
+TARGET_KEYS = ("boxes", "labels", "ignore", "weights", "class_mask", "size")
 """The entries of a target that a criterion reads."""
 PROBABILITIES, LOGITS = "class_probabilities", "class_logits"
 
@@ -27,12 +28,14 @@ class Inputs:
         targets: For each image "boxes" (M, 4) and what else the caller gave.
         anchors: (A, 4) of each image; the same tensor for all where they share it.
         level_sizes: Anchors of each pyramid level, or None where the caller gave none.
+        image_size: (B, 2) height and width of each image, or None where the caller gave none.
     """
 
     predictions: Mapping[str, Tensor]
     targets: Sequence[Target]
     anchors: Sequence[Tensor]
     level_sizes: Sequence[int] | None = None
+    image_size: Tensor | None = None
 
     @property
     def images(self) -> int:
@@ -65,6 +68,7 @@ def checked_inputs(
     targets: Sequence[Target],
     anchors: Tensor | Sequence[Tensor] | None,
     level_sizes: Sequence[int] | None,
+    image_size: ImageSize | None = None,
     *,
     needed: Sequence[str],
     labels: bool,
@@ -77,6 +81,7 @@ def checked_inputs(
         targets: One mapping an image.
         anchors: (A, 4), or one such an image.
         level_sizes: Anchors of each pyramid level.
+        image_size: Height and width of all images, or (B, 2) of each.
         needed: The predictions that must be there.
         labels: Whether a target must have "labels".
         check: Raises where the predictions do not have the shape that their terms ask for.
@@ -105,7 +110,23 @@ def checked_inputs(
     _check_leading_axes(inputs, needed)
     if level_sizes is not None and targets:
         _check_level_sizes(level_sizes, inputs.anchors_an_image)
-    return inputs
+    return replace(inputs, image_size=_image_size(image_size, inputs))
+
+
+def _image_size(given: ImageSize | None, inputs: Inputs) -> Tensor | None:
+    """(B, 2) height and width of each image: those of the call, or else of the targets."""
+    like = inputs.anchors[0] if inputs.anchors else torch.empty(0)
+    if given is None:
+        if not inputs.targets or not all("size" in target for target in inputs.targets):
+            return None
+        return widen(torch.stack([target["size"].to(like.dtype) for target in inputs.targets]))
+    size = torch.as_tensor(given, device=like.device)
+    if size.shape not in ((2,), (inputs.images, 2)):
+        raise ValueError(
+            "image_size must be (height, width) of all images or of shape "
+            f"({inputs.images}, 2), got shape {tuple(size.shape)}"
+        )
+    return widen(size.to(like.dtype)).expand(inputs.images, 2)
 
 
 def check_matches(matches: Sequence[Matches], inputs: Inputs) -> None:
@@ -265,6 +286,11 @@ def _check_target(image: int, target: Target, *, labels: bool) -> None:
         raise ValueError(
             f"targets[{image}] must have boxes (M, 4) and labels (M,), "
             f"got {tuple(boxes.shape)} and {tuple(of_boxes.shape)}"
+        )
+    if "size" in target and target["size"].shape != (2,):
+        raise ValueError(
+            f"targets[{image}]['size'] must be (height, width), of shape (2,), "
+            f"got {tuple(target['size'].shape)}"
         )
     if "labels" in target and (of_boxes.is_floating_point() or of_boxes.dtype == torch.bool):
         cure = "" if len(of_boxes) else "; without objects, torch.zeros(0, dtype=torch.long)"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detloss.detector import DetectorLoss, DetectorOutput, LossOutput, Matched
 from detloss.division import Given, divisors_of_terms
-from detloss.inputs import Target
+from detloss.inputs import ImageSize, Target
 from detloss.matchers import Matches
 from detloss.normalizers import Normalizer
 from detloss.registry import Part, nearest
@@ -162,6 +162,7 @@ class LayeredLoss(nn.Module):
         *,
         anchors: Tensor | Sequence[Tensor] | Mapping[str, Any] | None = None,
         level_sizes: Sequence[int] | None = None,
+        image_size: ImageSize | None = None,
         normalizer: Given | Mapping[str, Given] | None = None,
         matches: Mapping[str, Any] | None = None,
         reduction: TermReduction = "sum",
@@ -175,6 +176,7 @@ class LayeredLoss(nn.Module):
             targets: See `DetectorLoss`.
             anchors: See `DetectorLoss`; or set -> such.
             level_sizes: See `DetectorLoss`.
+            image_size: See `DetectorLoss`.
             normalizer: A divisor of every term, or name of a term -> divisor, as
                 `LayeredOutput.divisors` has them.
             matches: Set -> the matches of each image, in place of its own; a list of such for a set
@@ -197,10 +199,9 @@ class LayeredLoss(nn.Module):
 
         matched: dict[str, Matched] = {}
         for name in self._order:
+            call = (targets, of_sets.get(name), level_sizes, image_size)
             for place, of_place in _listed(name, predictions.get(name, [])).items():
-                matched[place] = self._match(
-                    place, of_place, targets, of_sets.get(name), level_sizes, given, matched
-                )
+                matched[place] = self._match(place, of_place, *call, given, matched)
         divided_by = self._divisors(matched, normalizer)
         outputs = {
             place: self._sum(place, one, divided_by, reduction, weights)
@@ -254,6 +255,7 @@ class LayeredLoss(nn.Module):
         targets: Sequence[Target],
         anchors: Tensor | Sequence[Tensor] | None,
         level_sizes: Sequence[int] | None,
+        image_size: ImageSize | None,
         given: Mapping[str, Any],
         matched: Mapping[str, Matched],
     ) -> Matched:
@@ -271,7 +273,9 @@ class LayeredLoss(nn.Module):
         if layer.class_agnostic:
             targets = [_of_one_class(target) for target in targets]
         try:
-            return layer.criterion.matched(predictions, targets, anchors, level_sizes, matches)
+            return layer.criterion.matched(
+                predictions, targets, anchors, level_sizes, image_size, matches
+            )
         except (TypeError, ValueError) as error:
             raise type(error)(f"{place}: {error}") from error
 

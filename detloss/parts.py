@@ -164,7 +164,7 @@ def _mistakes_of_matching(
 
 
 def _mistakes_of_space(term: Term, coder: Coder) -> Iterator[str]:
-    space = getattr(term.loss, "space", None)
+    space = getattr(term, "compares", None)
     if space is not None and space not in coder.spaces:
         fit = [name for name in CODERS.names() if space in getattr(CODERS[name], "spaces", ())]
         yield (

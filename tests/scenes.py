@@ -56,9 +56,18 @@ def random_predictions(
 
 
 def predictions_for(
-    criterion: detloss.DetectorLoss, batch: int, anchors: int, *, seed: int = 0
-) -> dict[str, Tensor]:
-    """Whatever the terms of a criterion read, requiring a gradient."""
+    criterion: detloss.DetectorLoss | detloss.LayeredLoss,
+    batch: int,
+    anchors: int,
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Whatever the terms of a criterion read, requiring a gradient; by set where it has layers."""
+    if isinstance(criterion, detloss.LayeredLoss):
+        return {
+            name: predictions_for(layer.criterion, batch, anchors, seed=seed + place)
+            for place, (name, layer) in enumerate(criterion.layers.items())
+        }
     generator = torch.Generator().manual_seed(seed)
     predictions = {}
     for term in criterion.terms.values():
@@ -71,6 +80,21 @@ def predictions_for(
         values = torch.randn(shape, generator=generator) / 2
         predictions.setdefault(term.reads, values.requires_grad_())
     return predictions
+
+
+def call_of(criterion: detloss.DetectorLoss | detloss.LayeredLoss) -> dict[str, Any]:
+    """What a call takes beside predictions, targets and anchors, all of one pyramid level."""
+    call: dict[str, Any] = {"image_size": (SIZE, SIZE)}
+    return call | ({"progress": 0.5} if isinstance(criterion, detloss.LayeredLoss) else {})
+
+
+def leaves(predictions: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors of `predictions_for`."""
+    return [
+        leaf
+        for value in predictions.values()
+        for leaf in (leaves(value) if isinstance(value, Mapping) else [value])
+    ]
 
 
 def random_targets(counts: list[int], *, seed: int = 0) -> list[dict[str, Tensor]]:

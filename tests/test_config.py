@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from scenes import grid_anchors, predictions_for, random_targets
+from scenes import call_of, grid_anchors, leaves, predictions_for, random_targets
 
 import detloss
 from detloss.registry import (
@@ -38,12 +38,12 @@ def test_every_config_builds_trains_and_round_trips(path):
     assert again.config() == criterion.config()
     predictions, anchors = predictions_for(criterion, 2, 64), grid_anchors(side=8.0)
     outputs = [
-        c(predictions, random_targets([2, 0]), anchors=anchors, level_sizes=[64])
+        c(predictions, random_targets([2, 0]), anchors=anchors, level_sizes=[64], **call_of(c))
         for c in (criterion, again)
     ]
     assert torch.equal(outputs[0].total, outputs[1].total)
     outputs[0].total.backward()
-    for prediction in predictions.values():
+    for prediction in leaves(predictions):
         assert prediction.grad.isfinite().all()
 
 
@@ -252,8 +252,8 @@ def changed(section, **options):
         ),
         (
             changed("box", label="iou"),
-            "config: box.label: unknown option, ciou accepts eps, weight, over, weigh_by, "
-            "normalizer, level_weights, name, reads",
+            "config: box.label: unknown option, ciou accepts eps, weight, over, space, "
+            "unit, weigh_by, normalizer, level_weights, name, reads",
         ),
         (
             changed("box", over="all"),
@@ -306,13 +306,13 @@ def changed(section, **options):
         ),
         (
             changed("box", wieght=2.0),
-            "config: box.wieght: unknown option, ciou accepts eps, weight, over, weigh_by, "
-            "normalizer, level_weights, name, reads; did you mean 'weight'?",
+            "config: box.wieght: unknown option, ciou accepts eps, weight, over, space, "
+            "unit, weigh_by, normalizer, level_weights, name, reads; did you mean 'weight'?",
         ),
         (
             changed("box", loss_weight=2.0),
-            "config: box.loss_weight: unknown option, ciou accepts eps, weight, over, weigh_by, "
-            "normalizer, level_weights, name, reads; did you mean 'weight'?",
+            "config: box.loss_weight: unknown option, ciou accepts eps, weight, over, space, "
+            "unit, weigh_by, normalizer, level_weights, name, reads; did you mean 'weight'?",
         ),
         (
             GOOD | {"box": ["giou"]},

@@ -11,7 +11,7 @@ import pytest
 import torch
 from boxgen import rows_in
 from registered import space_of
-from scenes import CLASSES, build, grid_anchors, predictions_for, random_targets
+from scenes import CLASSES, SIZE, build, grid_anchors, predictions_for, random_targets
 from term_rows import DIVIDING
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -128,7 +128,9 @@ def call(criterion, sizes=LEVELS):
         for prediction in predictions.values():
             prediction.requires_grad_()
         anchors, targets = moved((ANCHORS, targets))
-        output = criterion.to(DEVICE)(predictions, targets, anchors=anchors, level_sizes=sizes)
+        output = criterion.to(DEVICE)(
+            predictions, targets, anchors=anchors, level_sizes=sizes, image_size=(SIZE, SIZE)
+        )
         output.total.backward()
         assert output.total.device.type == DEVICE
         for prediction in predictions.values():

@@ -2,15 +2,23 @@
 
 from detloss.matchers.atss import ATSSMatcher
 from detloss.matchers.base import Matcher, Matches
+from detloss.matchers.dynamic_soft_label import DynamicSoftLabelMatcher
 from detloss.matchers.fcos import FCOSMatcher
 from detloss.matchers.max_iou import MaxIoUMatcher
+from detloss.matchers.sim_ota import SimOTAMatcher
+from detloss.matchers.ssd import SSDMatcher
 from detloss.matchers.task_aligned import TaskAlignedMatcher
+from detloss.matchers.yolo_ratio import YOLORatioMatcher
 
 __all__ = [
     "ATSSMatcher",
+    "DynamicSoftLabelMatcher",
     "FCOSMatcher",
     "Matcher",
     "Matches",
     "MaxIoUMatcher",
+    "SSDMatcher",
+    "SimOTAMatcher",
     "TaskAlignedMatcher",
+    "YOLORatioMatcher",
 ]

@@ -1,16 +1,18 @@
 """Where the object of a positive is."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from detloss.batch import MatchedBatch
-from detloss.kernels import Loss
-from detloss.registry import REGRESSION, TERMS, Registry
+from detloss.kernels import Loss, Space
+from detloss.normalizers import Normalizer
+from detloss.qualities import Quality
+from detloss.registry import REGRESSION, TERMS, NonNegative, Registry
 from detloss.regression import BoxLoss
-from detloss.terms.base import Over, Term, TermReduction
+from detloss.terms.base import LevelWeights, Over, Term, TermReduction
 from detloss.terms.rows import Rows
 
 
@@ -21,6 +23,9 @@ class BoxTerm(Term):
     A loss on boxes gets decoded predictions, one on deltas or bins encoded ground truths.
 
     Args: See `Term`. Background has no box, so `over` is "positives".
+        space: "boxes" for a loss on deltas that is to compare decoded boxes; None for deltas.
+        unit: "image" for boxes in widths and heights of their image, with space "boxes"; None for
+            the unit of the boxes.
 
     Example:
         >>> from detloss.regression import GIoULoss
@@ -38,10 +43,53 @@ class BoxTerm(Term):
     default_over: ClassVar[Over] = "positives"
     loss: BoxLoss
 
+    def __init__(
+        self,
+        loss: BoxLoss,
+        *,
+        weight: NonNegative = 1.0,
+        over: Over | None = None,
+        space: Literal["boxes"] | None = None,
+        unit: Literal["image"] | None = None,
+        weigh_by: Quality | None = None,
+        normalizer: Normalizer | None = None,
+        level_weights: LevelWeights | None = None,
+        name: str | None = None,
+        reads: str | None = None,
+    ) -> None:
+        self.space = space
+        self.unit = unit
+        super().__init__(
+            loss,
+            weight=weight,
+            over=over,
+            weigh_by=weigh_by,
+            normalizer=normalizer,
+            level_weights=level_weights,
+            name=name,
+            reads=reads,
+        )
+
     def check_options(self) -> None:
-        """Raises ValueError if it is to run over all anchors."""
+        """Raises ValueError if it is to run over all anchors, or in a space that it has not."""
         if self.over == "all":
             raise ValueError("over must be 'positives', since background has no box, got 'all'")
+        if self.space is not None and self.loss.space != "deltas":
+            raise ValueError(
+                f"space is for a loss on deltas, and {self.loss.type_name} is one on "
+                f"{self.loss.space}, got {self.space!r}"
+            )
+        if self.unit is not None and self.space is None:
+            raise ValueError(f"unit must come with space 'boxes', got {self.unit!r} alone")
+
+    @property
+    def compares(self) -> Space:
+        """The space in which predictions and ground truths are compared."""
+        return self.loss.space if self.space is None else self.space
+
+    def default_options(self) -> dict[str, Any]:
+        """See `Term.default_options`."""
+        return {**super().default_options(), "space": None, "unit": None}
 
     def columns(self, predictions: Mapping[str, Tensor]) -> int:
         """See `Term.columns`."""
@@ -59,12 +107,14 @@ class BoxTerm(Term):
         self, batch: MatchedBatch, rows: Rows, divisor: Tensor, reduction: TermReduction
     ) -> Tensor:
         """See `Term.compute`."""
-        if self.loss.space == "boxes":
+        if self.compares == "boxes":
             pred, target = batch.decoded(self.reads), batch.truth_boxes
         else:
             pred, target = batch.regression(self.reads), batch.encoded
         if self.loss.space == "bins":
             pred = torch.unflatten(pred, -1, (4, -1))
+        if self.unit == "image":
+            pred, target = pred / batch.image_sides, target / batch.image_sides
         loss = self.loss.compute(
             pred,
             target,

@@ -1,7 +1,7 @@
 """A criterion and a golden file, side by side."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Comparison:
         gradients: Of the total for each prediction: the largest difference, relative to the
             original gradient's largest absolute value.
         differing: Anchors of all images that are matched otherwise; None where matches were given.
+        undecided: Why the original's matches, which the losses are then of, may be other ones.
     """
 
     config: str
@@ -40,45 +41,72 @@ class Comparison:
     terms: Mapping[str, float]
     gradients: Mapping[str, float]
     differing: int | None
+    undecided: str = ""
 
     @property
     def equal(self) -> bool:
         """Whether every figure is within `LIMIT`, which NaN is not, and every anchor's match is."""
         figures = [*self.terms.values(), *self.gradients.values()]
-        return all(figure <= LIMIT for figure in figures) and not self.differing
+        matches = not self.differing or bool(self.undecided)
+        return all(figure <= LIMIT for figure in figures) and matches
 
 
 def compare(golden: Golden, original: Original, *, configs: Path = CONFIGS) -> Comparison:
     """Feeds the shipped config what the original was fed, and measures the differences.
 
+    Where anchors are matched otherwise, and the original leaves some to chance, the losses are
+    compared with its matches.
+
     Raises:
         ValueError: If the file has not what the entry asks for, or the entry leaves out a
             prediction or a loss of the file or a term of the criterion.
     """
+    found = _compare(golden, original, configs)
+    if not found.differing or not original.undecided:
+        return found
+    again = _compare(golden, replace(original, given=True), configs)
+    return replace(again, differing=found.differing, undecided=original.undecided)
+
+
+def _compare(golden: Golden, original: Original, configs: Path) -> Comparison:
     config = detloss.load_config(configs / f"{original.config}.yaml").config()
     for path, value in original.convention.items():
         part, option = _place(config, path)
         part[option] = value
     criterion = detloss.build(config)
-    leaves = golden.starting_with("pred_")
-    _check_complete("predictions", leaves, original.predictions.values())
-    for leaf in leaves.values():
-        leaf.requires_grad_()
+    leaves = {
+        name: leaf.detach().requires_grad_() for name, leaf in golden.starting_with("pred_").items()
+    }
+    read = _Read(leaves)
+    predictions = {name: made(read) for name, made in original.made().items()}
+    _check_complete("predictions", leaves, read.names)
+    sets = original.sets
+    given: Any = None
+    if original.given:
+        given = {name: golden.matches(prefix) for name, prefix in (sets or {"": ""}).items()}
+        given = given if sets else given[""]
     output = criterion(
-        {name: leaves[source] for name, source in original.predictions.items()},
+        _of_sets(predictions) if sets else predictions,
         golden.targets(),
         anchors=original.anchors(golden),
         level_sizes=golden.level_sizes(),
-        matches=golden.matches() if original.given else None,
+        matches=given,
+        **original.call(golden),
     )
     output.total.backward()
 
     _check_complete("terms", output.terms, original.terms)
     ours = dict.fromkeys(original.terms.values(), 0.0) | {"total": output.total.item()}
     for name, source in original.terms.items():
-        ours[source] += output.terms[name].item()
+        factor = original.factors.get(source, 1) * (golden.images if original.of_an_image else 1)
+        ours[source] += output.terms[name].item() / factor
     theirs = golden.losses()
     _check_complete("losses", theirs, ours)
+    found = output.matches if sets else {"": output.matches}
+    differing = sum(
+        _differing(matches, golden.matched(original.sets.get(name, "")), original.sampled)
+        for name, matches in found.items()
+    )
     return Comparison(
         config=original.config,
         shown={path: _value(config, path) for path in original.shown},
@@ -90,8 +118,29 @@ def compare(golden: Golden, original: Original, *, configs: Path = CONFIGS) -> C
             name: relative_difference(_gradient(leaf), golden[f"grad_{name}"])
             for name, leaf in leaves.items()
         },
-        differing=None if original.given else _differing(output.matches, golden.matched()),
+        differing=None if original.given else differing,
     )
+
+
+class _Read(dict[str, Tensor]):
+    """The arrays of a file, and which of them were read."""
+
+    def __init__(self, arrays: Mapping[str, Tensor]) -> None:
+        super().__init__(arrays)
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+
+def _of_sets(predictions: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Predictions called "set/name" as a mapping set -> name -> prediction."""
+    sets: dict[str, dict[str, Tensor]] = {}
+    for path, value in predictions.items():
+        name, _, prediction = path.partition("/")
+        sets.setdefault(name, {})[prediction] = value
+    return sets
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
@@ -105,12 +154,19 @@ def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     return 0.0 if difference == 0 else (difference / theirs.double().abs().max()).item()
 
 
-def _differing(ours: Iterable[Matches], theirs: Iterable[Tensor]) -> int:
-    """Anchors that are matched otherwise; `theirs` as in `Golden.matched`."""
+def _differing(ours: Iterable[Matches], theirs: Iterable[Tensor], sampled: bool) -> int:
+    """Anchors that are matched otherwise.
+
+    Args:
+        ours: Matches of each image.
+        theirs: As in `Golden.matched`.
+        sampled: Whether only ours are sampled, so that background may be left out in them.
+    """
     differing = 0
     for match, matched in zip(ours, theirs, strict=True):
         index = torch.where(match.positive, match.target_index, -1)
-        differing += int((index.where(~match.ignored, -2) != matched).sum())
+        left_out = match.ignored & (not sampled)
+        differing += int((index.where(~left_out, -2) != matched).sum())
     return differing
 
 

@@ -82,10 +82,14 @@ class Golden:
 
     def level_sizes(self) -> list[int]:
         """Anchors of each pyramid level."""
+        if "level_sizes" not in self.arrays:
+            return [int(height * width) for height, width in self["level_shapes"]]
         return [int(size) for size in self["level_sizes"]]
 
     def strides(self) -> Tensor:
         """(A,) stride of each anchor, from one an anchor or one a level."""
+        if "point_strides" in self.arrays:
+            return self["point_strides"]
         strides = self["strides"].float()
         sizes = self["level_sizes"]
         return strides if len(strides) == sizes.sum() else strides.repeat_interleave(sizes)
@@ -96,20 +100,43 @@ class Golden:
 
     def points(self) -> Tensor:
         """(A, 4) the square of its stride's side around each stored point, or anchor's centre."""
-        if "points" in self.arrays:
-            centre = self["points"]
+        points = "points" if "points" in self.arrays else "points_px"
+        if points in self.arrays:
+            centre = self[points]
         else:
             centre = (self["anchors"][:, :2] + self["anchors"][:, 2:]) / 2
         half = self.strides()[:, None] / 2
         return torch.cat([centre - half, centre + half], dim=-1)
 
-    def matched(self) -> list[Tensor]:
-        """For each image (A,) the ground truth of each anchor, -1 background, -2 ignored."""
-        return [self[f"match_{image}"].long() for image in range(self.images)]
+    def cells(self) -> Tensor:
+        """(A, 4) the square of its stride's side whose top left corner is a stored point."""
+        side = self.strides()[:, None]
+        return torch.cat([self["points"], self["points"] + side], dim=-1)
 
-    def matches(self) -> list[Matches]:
-        """What `matched` says, as a criterion takes it."""
-        return [
-            Matches(index.clamp(min=0), positive=index >= 0, ignored=index == -2)
-            for index in self.matched()
-        ]
+    def matched(self, prefix: str = "") -> list[Tensor]:
+        """For each image (A,) the ground truth of each anchor, -1 background, -2 ignored.
+
+        Args:
+            prefix: What the names of the arrays begin with, before "match_".
+        """
+        return [self[f"{prefix}match_{image}"].long() for image in range(self.images)]
+
+    def matches(self, prefix: str = "") -> list[Matches]:
+        """What `matched` says, as a criterion takes it; with the sample that the file records.
+
+        Args:
+            prefix: What the names of the arrays begin with.
+        """
+        recorded = self.starting_with("sampled_")
+        recorded.pop("total", None)
+        labels = self.arrays.get(f"{prefix}target_scores")
+        matches = []
+        for image, index in enumerate(self.matched(prefix)):
+            counts = index != -2
+            if recorded:
+                counts &= recorded[str(image)] >= 0
+            positive = (index >= 0) & counts
+            score = None if labels is None else torch.where(positive, labels[image].amax(-1), 0)
+            target_index = torch.where(positive, index, 0)
+            matches.append(Matches(target_index, positive, ~counts, score, sampled=bool(recorded)))
+        return matches

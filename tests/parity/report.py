@@ -68,7 +68,10 @@ def details(found: Comparison) -> str:
     if found.convention:
         config += f"; convention {_options(found.convention)}"
     terms, gradients = _figures(found.terms), _figures(found.gradients)
-    return f"terms {terms}; gradients {gradients}; {_matches(found.differing)}; {config}"
+    matches = _matches(found.differing)
+    if found.undecided:
+        matches += f", since {found.undecided}: losses with the original's matches"
+    return f"terms {terms}; gradients {gradients}; {matches}; {config}"
 
 
 def summary(counts: Mapping[str, int]) -> str:

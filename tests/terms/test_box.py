@@ -51,3 +51,66 @@ def test_a_second_regression_is_decoded_apart():
 def test_the_coder_says_how_many_columns():
     with pytest.raises(ValueError, match=r"\['box_regression'\] must have shape \(B, A, 64\)"):
         loss_of({"type": "giou"}, torch.zeros(1, 2, 4), coder={"type": "distribution"})
+
+
+class TestALossOfDeltasOnBoxes:
+    """The predicted boxes are the anchors; of the positive the bottom is 8 short of 16."""
+
+    regression = torch.zeros(1, 2, 4)
+
+    def test_compares_decoded_boxes_in_their_unit(self):
+        output = loss_of({"type": "l1", "space": "boxes"}, self.regression)
+        assert output.total == 8
+
+    @pytest.mark.parametrize("size", [(64, 32), torch.tensor([64, 32]), torch.tensor([[64.0, 32]])])
+    def test_or_in_heights_and_widths_of_the_image(self, size):
+        criterion = detloss.build(
+            {
+                "matcher": {"type": "max_iou"},
+                "box": {"type": "l1", "space": "boxes", "unit": "image"},
+            }
+        )
+        predictions = {"box_regression": self.regression}
+        output = criterion(predictions, [TARGET], anchors=ANCHORS, image_size=size)
+        assert output.total.item() == pytest.approx(8 / 64)
+        target = TARGET | {"size": torch.tensor([16, 999])}
+        assert criterion(predictions, [target], anchors=ANCHORS).total.item() == pytest.approx(0.5)
+        with pytest.raises(ValueError, match="^image_size must be given where a term asks for it"):
+            criterion(predictions, [TARGET], anchors=ANCHORS)
+
+    def test_each_image_has_its_own_size(self):
+        criterion = detloss.build(
+            {
+                "matcher": {"type": "max_iou"},
+                "box": {"type": "l1", "space": "boxes", "unit": "image"},
+            }
+        )
+        predictions = {"box_regression": self.regression.expand(2, 2, 4)}
+        sizes = torch.tensor([[64, 1], [32, 1]])
+        output = criterion(
+            predictions, [TARGET, TARGET], anchors=ANCHORS, image_size=sizes, reduction="image"
+        )
+        assert_close(output.total, torch.tensor([8 / 64, 8 / 32]) / 2)
+
+    @pytest.mark.parametrize(
+        ("box", "message"),
+        [
+            ({"type": "giou", "space": "boxes"}, "box.space: is for a loss on deltas, and giou is one on boxes"),
+            ({"type": "l1", "unit": "image"}, "box.unit: must come with space 'boxes'"),
+            ({"type": "l1", "space": "bins"}, "box.space: expected 'boxes'"),
+            ({"type": "l1", "space": "boxes", "unit": "px"}, "box.unit: expected 'image'"),
+        ],
+    )
+    def test_what_does_not_go_together_is_refused(self, box, message):
+        with pytest.raises(detloss.ConfigError, match=message):
+            detloss.build({"matcher": {"type": "max_iou"}, "box": box})
+
+    @pytest.mark.parametrize("size", [(64, 32, 3), 64.0, torch.zeros(2, 2)])
+    def test_a_size_of_another_shape_is_refused(self, size):
+        criterion = detloss.build({"matcher": {"type": "max_iou"}, "box": {"type": "l1"}})
+        predictions = {"box_regression": self.regression}
+        with pytest.raises(ValueError, match=r"^image_size must be \(height, width\)"):
+            criterion(predictions, [TARGET], anchors=ANCHORS, image_size=size)
+        target = TARGET | {"size": torch.tensor([1, 2, 3])}
+        with pytest.raises(ValueError, match=r"^targets\[0\]\['size'\] must be \(height, width\)"):
+            criterion(predictions, [target], anchors=ANCHORS)
