@@ -130,6 +130,8 @@ class _Read(dict[str, Tensor]):
         self.names: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
+        if name not in self:
+            raise ValueError(f"the file must have a prediction {name!r}, got {sorted(self)}")
         self.names.add(name)
         return super().__getitem__(name)
 
