@@ -211,8 +211,9 @@ def validate_matches(targets: Sequence[Mapping[str, Tensor]], matches: Sequence[
         unclaimed = _learned(target)
         learned += int(unclaimed.sum())
         unclaimed[match.target_index[match.positive]] = False
-        if match.pairs is not None:
-            unclaimed[match.pairs[:, 1]] = False
+        pairs = match.listed_pairs
+        if pairs is not None:
+            unclaimed[pairs[:, 1]] = False
         unmatched += [(image, index) for index in unclaimed.nonzero()[:, 0].tolist()]
     if unmatched:
         image, index = unmatched[0]
@@ -257,14 +258,15 @@ def validate_given_matches(
                     f"matches[{image}].score[{anchor}] must be in [0, 1], "
                     f"got {match.score[anchor].item():g}"
                 )
-        if match.pairs is not None:
-            size = match.pairs.new_tensor([len(match.positive), count])
-            beyond = ((match.pairs < 0) | (match.pairs >= size)).any(1)
+        pairs = match.listed_pairs
+        if pairs is not None:
+            size = pairs.new_tensor([len(match.positive), count])
+            beyond = ((pairs < 0) | (pairs >= size)).any(1)
             if beyond.any():
                 row = int(beyond.nonzero()[0])
                 raise ValueError(
                     f"matches[{image}].pairs[{row}] must be an anchor in 0..{size[0] - 1} and a "
-                    f"ground truth in 0..{count - 1}, got {match.pairs[row].tolist()}"
+                    f"ground truth in 0..{count - 1}, got {pairs[row].tolist()}"
                 )
 
 

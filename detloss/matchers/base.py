@@ -25,6 +25,8 @@ class Matches:
         pairs: (P, 2) int64, anchor and ground truth, where an anchor may be assigned to several
             ground truths; `target_index` then names one of them. None where it names all.
         sampled: Whether a sampler has chosen the anchors that count.
+        is_pair: (P,) bool, which of the `pairs` are pairs, where to list only those would be a
+            host sync; the others name any anchor and any ground truth. None for all.
 
     Raises:
         TypeError: If a value is not a tensor or has the wrong dtype.
@@ -37,6 +39,7 @@ class Matches:
     score: Tensor | None = None
     pairs: Tensor | None = None
     sampled: bool = False
+    is_pair: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_dtype("target_index", self.target_index, torch.int64)
@@ -54,11 +57,25 @@ class Matches:
             _check_dtype("pairs", self.pairs, torch.int64)
             if self.pairs.ndim != 2 or self.pairs.shape[1] != 2:
                 raise ValueError(f"pairs must have shape (P, 2), got {tuple(self.pairs.shape)}")
+        if self.is_pair is not None:
+            _check_dtype("is_pair", self.is_pair, torch.bool)
+            if self.pairs is None or self.is_pair.shape != self.pairs.shape[:1]:
+                raise ValueError(
+                    f"is_pair must have shape (P,), one for each of pairs, "
+                    f"got {tuple(self.is_pair.shape)}"
+                )
 
     @property
     def negative(self) -> Tensor:
         """(A,) bool, the background anchors."""
         return ~(self.positive | self.ignored)
+
+    @property
+    def listed_pairs(self) -> Tensor | None:
+        """(P, 2) the pairs alone; a host sync where there is `is_pair`."""
+        return (
+            self.pairs if self.pairs is None or self.is_pair is None else self.pairs[self.is_pair]
+        )
 
     def _check_one_an_anchor(self, name: str, values: Tensor) -> None:
         if values.shape != self.target_index.shape:
@@ -77,6 +94,7 @@ class Assigned(NamedTuple):
         ignored: (B, A) bool, of the others those that do not count; of positives it says nothing.
         score: (B, A), as in `Matches`; elsewhere any number. None where the matcher has none.
         pairs: Of each image (P, 2), as in `Matches`, or None.
+        is_pair: Of each image (P,), as in `Matches`, or None.
     """
 
     target_index: Tensor
@@ -84,6 +102,7 @@ class Assigned(NamedTuple):
     ignored: Tensor
     score: Tensor | None = None
     pairs: Sequence[Tensor] | None = None
+    is_pair: Sequence[Tensor] | None = None
 
     def matches(self) -> list[Matches]:
         """Of each image."""
@@ -99,6 +118,7 @@ class Assigned(NamedTuple):
                 *of_image,
                 score=None if score is None else score[image],
                 pairs=None if self.pairs is None else self.pairs[image],
+                is_pair=None if self.is_pair is None else self.is_pair[image],
             )
             for image, of_image in enumerate(rows)
         ]

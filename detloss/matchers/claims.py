@@ -59,6 +59,7 @@ class Scene(NamedTuple):
         class_logits: (B A, C), or None where the matcher does not look at them.
         pred_boxes: (B A, 4), those that are not finite shrunk to a point, or None.
         objectness: (B A,), or None.
+        level_sizes: Anchors of each pyramid level, or None.
     """
 
     images: int
@@ -67,6 +68,7 @@ class Scene(NamedTuple):
     class_logits: Tensor | None = None
     pred_boxes: Tensor | None = None
     objectness: Tensor | None = None
+    level_sizes: Sequence[int] | None = None
 
     @classmethod
     def of(cls, images: Images) -> "Scene":
@@ -85,6 +87,7 @@ class Scene(NamedTuple):
             class_logits=None if logits is None else logits.flatten(0, 1),
             pred_boxes=None if predicted is None else finite_only(widen(predicted)).flatten(0, 1),
             objectness=None if objectness is None else objectness.flatten(),
+            level_sizes=images.level_sizes,
         )
 
     @property
@@ -142,10 +145,14 @@ class Owners(NamedTuple):
     Attributes:
         row: (B A,) its row, R for none.
         score: (B A,) the matcher's own measure of positives, or None.
+        pairs: Of each image, as in `Assigned`.
+        is_pair: Of each image, as in `Assigned`.
     """
 
     row: Tensor
     score: Tensor | None = None
+    pairs: Sequence[Tensor] | None = None
+    is_pair: Sequence[Tensor] | None = None
 
 
 class Pairs:
@@ -357,6 +364,8 @@ class ClaimMatcher(Matcher):
             positive=(found.row < scene.rows).view(shape),
             ignored=_in_ignore_region(images, self.ignore_overlap),
             score=None if found.score is None else found.score.view(shape),
+            pairs=found.pairs,
+            is_pair=found.is_pair,
         )
 
     def _takes_batch(self, anchors: Sequence[Tensor], gt_boxes: Sequence[Tensor]) -> bool:

@@ -1,5 +1,7 @@
 """Every matched anchor counts."""
 
+import dataclasses
+
 from torch import Tensor
 
 from detloss.matchers import Matches
@@ -25,11 +27,4 @@ class AllSampler(Sampler):
 
     def forward(self, matches: Matches, class_loss: Tensor | None = None) -> Matches:
         """`matches` with `sampled` set; see `Sampler.forward`."""
-        return Matches(
-            matches.target_index,
-            matches.positive,
-            matches.ignored,
-            score=matches.score,
-            pairs=matches.pairs,
-            sampled=True,
-        )
+        return dataclasses.replace(matches, sampled=True)

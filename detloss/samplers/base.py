@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detloss.matchers import Matches
 from detloss.registry import Part
+from detloss.tensors import sync_is_free
 
 
 class Sampler(Part):
@@ -32,8 +33,7 @@ class Sampler(Part):
 def leave_out(matches: Matches, left_out: Tensor) -> Matches:
     """Sampled matches in which the anchors of the mask `left_out` (A,) are ignored.
 
-    Their score becomes 0. Their pairs go: on an accelerator that is a host sync, since the number
-    of pairs that stay is a shape.
+    Their score becomes 0, and their pairs go.
 
     Example:
         >>> no = torch.tensor([False, False])
@@ -43,14 +43,21 @@ def leave_out(matches: Matches, left_out: Tensor) -> Matches:
         (tensor([False,  True]), tensor([ True, False]), tensor([[1, 4]]))
     """
     positive = matches.positive & ~left_out
-    score, pairs = matches.score, matches.pairs
+    score, pairs, is_pair = matches.score, matches.pairs, matches.is_pair
+    if pairs is not None:
+        stays = ~left_out[pairs[:, 0]]
+        if is_pair is None and sync_is_free(stays):
+            pairs = pairs[stays]
+        else:
+            is_pair = stays if is_pair is None else is_pair & stays
     return Matches(
         target_index=torch.where(positive, matches.target_index, 0),
         positive=positive,
         ignored=matches.ignored | left_out,
         score=None if score is None else torch.where(positive, score, 0),
-        pairs=None if pairs is None else pairs[~left_out[pairs[:, 0]]],
+        pairs=pairs,
         sampled=True,
+        is_pair=is_pair,
     )
 
 
