@@ -105,7 +105,7 @@ def checked_inputs(
     for image, target in enumerate(targets):
         _check_target(image, target, labels=labels)
         for key in TARGET_KEYS:
-            if key in target:
+            if key in target and key != "size":  # two numbers, often on the host
                 _check_device(f"targets[{image}][{key!r}]", target[key], inputs.anchors[0])
     _check_leading_axes(inputs, needed)
     if level_sizes is not None and targets:
@@ -119,7 +119,7 @@ def _image_size(given: ImageSize | None, inputs: Inputs) -> Tensor | None:
     if given is None:
         if not inputs.targets or not all("size" in target for target in inputs.targets):
             return None
-        return widen(torch.stack([target["size"].to(like.dtype) for target in inputs.targets]))
+        return widen(torch.stack([target["size"].to(like) for target in inputs.targets]))
     size = torch.as_tensor(given, device=like.device)
     if size.shape not in ((2,), (inputs.images, 2)):
         raise ValueError(

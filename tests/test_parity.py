@@ -12,6 +12,7 @@ import torch
 import yaml
 from parity import LIMIT, ORIGINALS, Golden, compare, main
 from parity.compare import CONFIGS, relative_difference
+from parity.page import PAGE, page, without_figures
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -82,6 +83,12 @@ def test_the_golden_files_are_small_and_each_original_has_one():
     assert sum(file.stat().st_size for file in FILES) <= 3_000_000
     found = {(golden.project, golden.name) for golden in map(Golden.read, FILES)}
     assert found == set(ORIGINALS)
+
+
+def test_the_page_of_detectors_is_what_the_golden_files_say():
+    assert without_figures(PAGE.read_text()) == without_figures(page()), (
+        "run python -m tests.parity.page"
+    )
 
 
 def test_the_row_names_figures_matches_and_options(tmp_path, capsys):

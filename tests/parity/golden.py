@@ -23,13 +23,13 @@ class Golden:
     Attributes:
         name: What the original is called.
         seed: Of its random inputs.
-        project: The first word of its source, such as "mmdet"; two projects may use one name.
+        source: Where the original is from, with its version.
         arrays: Name -> tensor; float64 where the file has it, as the losses are.
     """
 
     name: str
     seed: int
-    project: str
+    source: str
     arrays: Mapping[str, Tensor]
 
     @classmethod
@@ -51,13 +51,17 @@ class Golden:
         if "source" not in meta:
             raise ValueError("meta must have a 'source', got none")
         arrays = {name: torch.from_numpy(np.asarray(value)) for name, value in values.items()}
-        project = re.split(r"[\s/]", meta["source"], maxsplit=1)[0]
-        return cls(matched["name"], int(matched["seed"]), project, arrays)
+        return cls(matched["name"], int(matched["seed"]), meta["source"], arrays)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.arrays:
             raise ValueError(f"the file must have an array {name!r}, got none")
         return self.arrays[name]
+
+    @property
+    def project(self) -> str:
+        """The first word of its source, such as "mmdet"; two projects may use one name."""
+        return re.split(r"[\s/]", self.source, maxsplit=1)[0]
 
     @property
     def images(self) -> int:
