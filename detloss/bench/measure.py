@@ -93,11 +93,10 @@ def compare(case: Case, name: str, device: torch.device, *, seconds: float = 4.0
 
 
 def cure() -> None:
-    """Brings every thread into the good state, if it was in the bad one.
+    """Has every thread run a function that ends the bad state of a process, if it is in one.
 
-    The threads of a process may start in a state of the processor in which some vector functions,
-    `log1p` and `softplus` among them, take 20 times as long; which ones do depends on the release
-    of PyTorch. `lgamma` ends it for the thread that runs it.
+    `detloss.kernels.memory` says what that state is, in which `log1p` and `softplus` take up to 20
+    times as long, and ends it too. What is timed before and after this should be the same.
     """
     torch.lgamma(torch.ones(torch.get_num_threads() * 2**16))  # enough for every thread
 
@@ -123,15 +122,17 @@ def _in_turns(
     return times
 
 
-def seconds_of(run: Run, device: torch.device) -> float:
+def seconds_of(
+    run: Run, device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """How long one run takes."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    began = time.perf_counter()
+    began = clock()
     run()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def _difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:

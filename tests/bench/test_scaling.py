@@ -26,7 +26,7 @@ def test_the_image_has_about_as_many_anchors_as_asked_for(anchors):
 def test_a_curve_is_the_least_time_at_each_size(monkeypatch):
     seconds = iter([3.0, 1.0, 2.0, 5.0, 6.0, 4.0])
     monkeypatch.setattr(scaling, "SECONDS", 0)
-    monkeypatch.setattr(scaling, "seconds_of", lambda run, device: next(seconds))
+    monkeypatch.setattr(scaling, "seconds_of", lambda run, device, clock: next(seconds))
     case = SWEEPS["anchors"].curves["ciou"](10, CPU)
     monkeypatch.setitem(SWEEPS, "toy", Sweep([1, 2], "", {"ciou": lambda size, on: case}))
     assert time_curve("toy", CPU, "ciou") == [1000.0, 4000.0]
