@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from detloss.coders import Coder
-from detloss.inputs import Inputs, Target, check_labels
+from detloss.inputs import Inputs, check_labels
 from detloss.matchers import Matcher, Matches
 from detloss.qualities import Quality
-from detloss.tensors import sync_is_free, wide_type, widen
+from detloss.tensors import from_host, sync_is_free, wide_type, widen
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -77,11 +77,9 @@ class MatchedBatch:
     @computed_once
     def assigned(self) -> Tensor:
         """(B, A) row of each anchor in the table of ground truths, T for background."""
-        rows, first = [], 0
-        for match, target in zip(self.matches, self.inputs.targets, strict=True):
-            rows.append(torch.where(match.positive, match.target_index + first, self._background))
-            first += len(target["boxes"])
-        return torch.stack(rows)
+        of_image = torch.stack([match.target_index for match in self.matches])
+        rows = of_image + self._first_truth[:, None]
+        return torch.where(self.positive, rows, self._background)
 
     def labels(self, classes: int) -> Tensor:
         """(B, A) class of each anchor; `classes` is background's."""
@@ -116,8 +114,7 @@ class MatchedBatch:
     def index(self) -> Tensor | None:
         """(P,) place of each positive among the B * A anchors; None for every anchor in order."""
         if self.has_pairs:
-            size = self.positive.shape[1]
-            return torch.cat([pairs[:, 0] + image * size for image, pairs in self._pairs])
+            return self._pairs[:, 0] + self._image_of_pairs * self.positive.shape[1]
         return self.positive.flatten().nonzero().view(-1) if sync_is_free(self.positive) else None
 
     @property
@@ -132,10 +129,7 @@ class MatchedBatch:
         """(P,) row of each positive in the table of ground truths."""
         if not self.has_pairs:
             return self.take(self.assigned)
-        firsts = [0]
-        for target in self.inputs.targets:
-            firsts.append(firsts[-1] + len(target["boxes"]))
-        return torch.cat([pairs[:, 1] + firsts[image] for image, pairs in self._pairs])
+        return self._pairs[:, 1] + self._first_truth[self._image_of_pairs]
 
     def take(self, values: Tensor) -> Tensor:
         """(P, ...) the positives of `values` (B, A, ...)."""
@@ -255,11 +249,8 @@ class MatchedBatch:
             ValueError: If a label that is learned is outside 0..C-1; not looked for where that is a
                 host sync. It would be background, and its box would be trained.
         """
-        labels = [
-            target["labels"].long() if "labels" in target else _like_boxes(target, torch.long, 0)
-            for target in self.inputs.targets
-        ]
-        table = torch.cat([*labels, labels[0].new_full((1,), classes)])
+        labels = self.of_truths("labels", 0, torch.long)
+        table = torch.cat([labels, labels.new_full((1,), classes)])
         if sync_is_free(table):
             least, largest = (value.item() for value in table.aminmax())
             if least < 0 or largest > classes or (table[:-1] == classes).any():
@@ -274,11 +265,8 @@ class MatchedBatch:
             return None
         values = list(self.inputs.predictions.values()) or [self._all_anchors]
         dtype = wide_type(values[0])
-        weights = [
-            target["weights"].to(dtype) if "weights" in target else _like_boxes(target, dtype, 1)
-            for target in self.inputs.targets
-        ]
-        return torch.cat([*weights, weights[0].new_ones(1)]).detach()
+        weights = self.of_truths("weights", 1, dtype)
+        return torch.cat([weights, weights.new_ones(1)]).detach()
 
     @property
     @computed_once
@@ -288,19 +276,61 @@ class MatchedBatch:
         return anchors[0] if self.inputs.shared_anchors else torch.cat(list(anchors))
 
     @property
-    def _pairs(self) -> list[tuple[int, Tensor]]:
-        """The pairs (., 2) of each image beside its number."""
+    @computed_once
+    def _pairs(self) -> Tensor:
+        """(P, 2) the pairs of all images, as each has them."""
+        return torch.cat(self._pairs_of_images)
+
+    @property
+    def _pairs_of_images(self) -> list[Tensor]:
+        """The pairs of each image."""
         found = []
         for image, match in enumerate(self.matches):
             if match.pairs is None:
                 raise ValueError(f"matches[{image}] must have pairs like the others, got None")
-            found.append((image, match.pairs))
+            found.append(match.pairs)
         return found
 
+    @property
+    @computed_once
+    def _image_of_pairs(self) -> Tensor:
+        """(P,) image of each pair."""
+        return _image_of([len(pairs) for pairs in self._pairs_of_images], self.positive)
 
-def _like_boxes(target: Target, dtype: torch.dtype, value: float) -> Tensor:
-    """(M,) the same value for each box."""
-    return target["boxes"].new_full((len(target["boxes"]),), value, dtype=dtype)
+    @property
+    @computed_once
+    def image_of_truths(self) -> Tensor:
+        """(T,) image of each ground truth."""
+        return _image_of([len(target["boxes"]) for target in self.inputs.targets], self.positive)
+
+    @property
+    @computed_once
+    def _first_truth(self) -> Tensor:
+        """(B,) row of each image's first ground truth in the table."""
+        firsts = [0]
+        for target in self.inputs.targets[:-1]:
+            firsts.append(firsts[-1] + len(target["boxes"]))
+        return from_host(firsts, self.positive)
+
+    def of_truths(self, key: str, default: float, dtype: torch.dtype) -> Tensor:
+        """(T,) an entry of the targets; `default` for each box of an image that has no such entry.
+
+        It is one launch, not one an image.
+        """
+        targets, like = self.inputs.targets, self._all_anchors
+        without = sum(len(target["boxes"]) for target in targets if key not in target)
+        values = like.new_full((without,), default, dtype=dtype)
+        found = [target.get(key, values[: len(target["boxes"])]) for target in targets]
+        return torch.cat(found).to(dtype)
+
+
+def _image_of(counts: Sequence[int], like: Tensor) -> Tensor:
+    """The image of each of so many entries an image, on the device of `like`."""
+    ends = [0]
+    for count in counts:
+        ends.append(ends[-1] + count)
+    place = torch.arange(ends[-1], device=like.device)
+    return torch.bucketize(place, from_host(ends[1:], like), right=True)
 
 
 def match_images(matcher: Matcher, inputs: Inputs, coder: Coder) -> list[Matches]:

@@ -77,13 +77,8 @@ class ClassificationTerm(LogitTerm):
                 "targets with 'class_mask' need a yes-or-no classification loss, since the classes "
                 f"of a softmax share one probability, got {self.loss.type_name}"
             )
-        device = batch.positive.device
-        masks = [
-            target["class_mask"]
-            if "class_mask" in target
-            else torch.ones(classes, dtype=torch.bool, device=device)
-            for target in targets
-        ]
+        every = torch.ones(classes, dtype=torch.bool, device=batch.positive.device)
+        masks = [target.get("class_mask", every) for target in targets]
         for image, mask in enumerate(masks):
             if mask.dtype != torch.bool or mask.shape != (classes,):
                 error = ValueError if mask.dtype == torch.bool else TypeError

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detloss.batch import MatchedBatch, computed_once
 from detloss.qualities import Quality
-from detloss.tensors import wide_type
+from detloss.tensors import from_host, wide_type
 
 
 class Weighing(Protocol):
@@ -92,13 +92,12 @@ class Rows:
     @computed_once
     def ground_truths(self) -> Tensor:
         """(B,) boxes to learn."""
-        counts = [
-            (~target["ignore"]).sum()
-            if "ignore" in target
-            else self.positive.new_full((), len(target["boxes"]), dtype=torch.long)
-            for target in self.batch.inputs.targets
-        ]
-        return torch.stack(counts)
+        targets, like = self.batch.inputs.targets, self.positive
+        if not any("ignore" in target for target in targets):
+            return from_host([len(target["boxes"]) for target in targets], like)
+        learned = ~self.batch.of_truths("ignore", False, torch.bool)
+        counts = like.new_zeros(self.images, dtype=torch.long)
+        return counts.index_add(0, self.batch.image_of_truths, learned.long())
 
     @property
     @computed_once
@@ -168,7 +167,8 @@ class Rows:
             scale = torch.where(countable, divisor.reciprocal(), 0)
             scale = self._of_anchors(scale)
             if self.term.level_weights is not None:
-                scale = scale * self._of_levels(scale.new_tensor(self.term.level_weights))
+                weights = from_host(self.term.level_weights, scale, scale.dtype)
+                scale = scale * self._of_levels(weights)
             if self.term.over == "positives":
                 scale = batch.take(scale)
             weights = scale if self.factors is None else scale * self.factors
