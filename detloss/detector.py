@@ -26,7 +26,7 @@ from detloss.parts import (
 from detloss.samplers import AllSampler, Sampler
 from detloss.terms import Rows, Term
 from detloss.terms.base import TERM_REDUCTIONS, TermReduction
-from detloss.validation import validate_inputs, validate_matches, validate_terms, validation_wanted
+from detloss.validation import validate_call, validate_matches, validate_terms, validation_wanted
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class DetectorLoss(nn.Module):
         if matches is not None:
             check_matches(matches, inputs)
         if self.validate:
-            self._validate(inputs, matches or [])
+            validate_call(inputs, self.terms, matches or [])
         batch = MatchedBatch(inputs, self._matches(inputs, matches), self.coder)
         return Matched(batch, self._rows(batch))
 
@@ -305,7 +305,7 @@ class DetectorLoss(nn.Module):
         needed = [] if predictions is None else self._needed
         inputs = self._inputs(predictions or {}, targets, anchors, level_sizes, needed=needed)
         if self.validate:
-            self._validate(inputs, [])
+            validate_call(inputs, self.terms, [])
         return self._matches(inputs, None)
 
     def normalizers(self) -> dict[str, Normalizer]:
@@ -338,18 +338,6 @@ class DetectorLoss(nn.Module):
             labels=needs_labels(self.terms.values(), self.matcher),
             check=check,
         )
-
-    def _validate(self, inputs: Inputs, matches: Sequence[Matches]) -> None:
-        """Looks at the values of what was given."""
-        read = {
-            name: inputs.predictions[term.reads]
-            for name, term in self.terms.items()
-            if term.reads in inputs.predictions
-        }
-        classes, term = None, classifier_of(self.terms.values())
-        if term is not None and not term.one_logit and term.reads in inputs.predictions:
-            classes = term.classes(inputs.predictions)
-        validate_inputs(inputs, classes, matches, read)
 
     @torch.no_grad()
     def _matches(self, inputs: Inputs, given: Sequence[Matches] | None) -> list[Matches]:

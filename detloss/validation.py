@@ -9,7 +9,9 @@ from torch import Tensor
 
 from detloss.inputs import PROBABILITIES, TARGET_KEYS, Inputs
 from detloss.matchers import Matches
+from detloss.parts import classifier_of
 from detloss.registry import plain_value
+from detloss.terms import Term
 
 # A box reaches as far as its largest coordinate, by magnitude. Fractions may leave the image, wide
 # anchors at its edge most of all, and no image that is trained on is as small as 20 pixels.
@@ -40,6 +42,27 @@ def validation_wanted() -> bool:
         "DETLOSS_VALIDATE must be one of 1, true, yes, on, or one of 0, false, no, off, "
         f"or empty, got {value!r}"
     )
+
+
+def validate_call(inputs: Inputs, terms: Mapping[str, Term], matches: Sequence[Matches]) -> None:
+    """Looks at all that a criterion is given, as `validate_inputs` does.
+
+    Args:
+        inputs: The batch.
+        terms: The terms of the criterion by name.
+        matches: Those that the caller gave; empty for none.
+
+    Raises:
+        ValueError: At the first bad value.
+    """
+    predictions = inputs.predictions
+    read = {
+        name: predictions[term.reads] for name, term in terms.items() if term.reads in predictions
+    }
+    classes, classifier = None, classifier_of(terms.values())
+    if classifier is not None and not classifier.one_logit and classifier.reads in predictions:
+        classes = classifier.classes(predictions)
+    validate_inputs(inputs, classes, matches, read)
 
 
 def validate_inputs(

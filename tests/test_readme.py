@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from scenes import grid_anchors, predictions_for, random_targets
+from scenes import call_of, grid_anchors, predictions_for, random_targets
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
 import detloss
 from detloss import registry
+from detloss.config import LAYER_OPTIONS
 from detloss.normalizers import PositivesNormalizer
 from detloss.registry import TERMS, options_of
 
@@ -108,7 +109,9 @@ def test_the_configs_build_and_train(text, tmp_path):
     path.write_text(text)
     criterion = detloss.load_config(path)
     predictions, anchors = predictions_for(criterion, 2, 64), grid_anchors()
-    output = criterion(predictions, random_targets([2, 0]), anchors=anchors, level_sizes=[64])
+    output = criterion(
+        predictions, random_targets([2, 0]), anchors=anchors, level_sizes=[64], **call_of(criterion)
+    )
     output.total.backward()
     assert output.total.isfinite()
 
@@ -131,7 +134,7 @@ def test_the_page_on_configs_has_each_option_of_a_term():
     page = (ROOT / "docs" / "config.md").read_text()
     named = re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)
     options = {option for name in TERMS.names() for option in options_of(TERMS[name])}
-    assert set(named) == options - {"loss"}
+    assert set(named) == options - {"loss"} | set(LAYER_OPTIONS)
 
 
 def test_the_page_on_training_has_each_form_of_data():
