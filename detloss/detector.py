@@ -349,16 +349,13 @@ class DetectorLoss(nn.Module):
                 validate_matches(inputs.targets, matches)
         if all(match.sampled for match in matches):
             return matches
-        losses: Sequence[Tensor | None] = [None] * len(matches)
+        losses = None
         if self.sampler.needs_class_loss:
             term = classifier_of(self.terms.values(), over="all")
             if term is None or term.reads not in inputs.predictions:
                 raise ValueError(f"sampler {self.sampler.type_name} needs predictions, got None")
-            losses = term.sampling_loss(MatchedBatch(inputs, matches, self.coder)).unbind()
-        return [
-            match if match.sampled else self.sampler(match, loss)
-            for match, loss in zip(matches, losses, strict=True)
-        ]
+            losses = term.sampling_loss(MatchedBatch(inputs, matches, self.coder))
+        return self.sampler.batch(matches, losses)
 
     def _rows(self, batch: MatchedBatch) -> dict[str, Rows]:
         """The rows of each term."""

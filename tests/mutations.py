@@ -723,8 +723,8 @@ R59 sampler: the easiest negatives
 + keep_smallest(negative, class_loss, count)
 
 R59 sampler: negatives of an image without positives
-- rounded_down(matches.positive.sum(), self.ratio)
-+ rounded_down(matches.positive.sum().clamp(min=1), self.ratio)
+- rounded_down(positive.sum(-1, keepdim=True), self.ratio)
++ rounded_down(positive.sum(-1, keepdim=True).clamp(min=1), self.ratio)
 
 R59 sampler: 50 x 1.06 in float32
 - return count * whole + count * decimals // UNIT
@@ -738,41 +738,45 @@ samplers/base.py
     samplers/test_base.py
 
 R59 sampler: pairs of an anchor that is left out stay
-- pairs[~left_out[pairs[:, 0]]]
-+ pairs
+- pairs = pairs[stays]
++ pass
 
 R59 sampler: the score of an anchor that is left out stays
-- torch.where(positive, score, 0)
-+ score
+- torch.where(positive, torch.stack(scores), 0).unbind()
++ scores
+
+R59 sampler: images of a batch share what they keep
+- (rank < count)
++ (rank.view(-1).view_as(rank).amin(0, keepdim=True) < count)
 
 samplers/random_balanced.py
     samplers/test_random_balanced.py
 
 R59 sampler: more anchors than its size
-- self.size - positive.sum()
+- self.size - drawn.sum(-1, keepdim=True)
 + self.size
 
 samplers/ohem.py
     samplers/test_ohem.py
 
 R59 sampler: the easiest anchors
-- easiness = -loss_of_anchors(
-+ easiness = loss_of_anchors(
+- keep_smallest(positive, -class_loss, most)
++ keep_smallest(positive, class_loss, most)
 
 R59 sampler: the hardest anchors beyond its size
-- self.size - positive.sum()
+- self.size - hard.sum(-1, keepdim=True)
 + self.size
 
 samplers/score.py
     samplers/test_score.py
 
 R59 sampler: a small score is rounded to 0
-- -torch.expm1(-loss_of_anchors(matches, class_loss))
-+ 1 - torch.exp(-loss_of_anchors(matches, class_loss))
+- (-torch.expm1(-class_loss) <
++ (1 - torch.exp(-class_loss) <
 
 R59 sampler: positives with a small score are left out
-- matches.negative & (score < self.threshold)
-+ score < self.threshold
+- return negative & (
++ return (
 
 normalizers/base.py
     normalizers/test_base.py
@@ -996,16 +1000,20 @@ batch.py
     test_batch.py test_detector.py terms/test_rows.py
 
 R24 head: background is the last class
-- torch.cat([*labels, labels[0].new_full((1,), classes)])
-+ torch.cat([*labels, labels[0].new_full((1,), classes - 1)])
+- torch.cat([labels, labels.new_full((1,), classes)])
++ torch.cat([labels, labels.new_full((1,), classes - 1)])
 
 R63 head: decoded boxes without a gradient where a quality asks first
 - torch.set_grad_enabled(self.with_grad)
 + torch.set_grad_enabled(False)
 
 R54 head: the boxes of one image are those of another
-- first += len(target["boxes"])
-+ pass
+- firsts.append(firsts[-1] + len(target["boxes"]))
++ firsts.append(0)
+
+R54 head: the pairs of one image are those of the next
+- from_host(ends[1:], like), right=True)
++ from_host(ends[1:], like), right=False)
 
 R63 head: an anchor has the best quality of its pairs
 - values = torch.where(named, values, 0)

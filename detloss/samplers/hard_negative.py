@@ -3,13 +3,11 @@
 import math
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from detloss.matchers import Matches
 from detloss.registry import SAMPLERS, NonNegative
-from detloss.samplers.base import Sampler, keep_smallest, leave_out
+from detloss.samplers.base import Sampler, keep_smallest
 
 UNIT = 10**12
 """Of the decimals of a ratio; times nine million positives it still is an int64."""
@@ -50,22 +48,12 @@ class HardNegativeSampler(Sampler):
         self.ratio = ratio
         self.min_negatives = min_negatives
 
-    @torch.no_grad()
-    def forward(self, matches: Matches, class_loss: Tensor | None = None) -> Matches:
-        """The matches with the easy negatives ignored; see `Sampler.forward`.
-
-        Raises:
-            ValueError: If the loss is missing or has another shape than (A,).
-        """
-        if class_loss is None or class_loss.shape != matches.positive.shape:
-            got = None if class_loss is None else tuple(class_loss.shape)
-            raise ValueError(
-                f"class_loss must have shape {tuple(matches.positive.shape)}, got {got}"
-            )
-        count = rounded_down(matches.positive.sum(), self.ratio).clamp(min=self.min_negatives)
-        negative = matches.negative
-        kept = keep_smallest(negative, -class_loss, count)
-        return leave_out(matches, negative & ~kept)
+    def left_out(self, positive: Tensor, negative: Tensor, class_loss: Tensor | None) -> Tensor:
+        """The easy negatives; see `Sampler.left_out`."""
+        assert class_loss is not None
+        count = rounded_down(positive.sum(-1, keepdim=True), self.ratio)
+        count = count.clamp(min=self.min_negatives)
+        return negative & ~keep_smallest(negative, -class_loss, count)
 
 
 def rounded_down(count: Tensor, ratio: float) -> Tensor:

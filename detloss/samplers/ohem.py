@@ -2,12 +2,10 @@
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from detloss.matchers import Matches
 from detloss.registry import SAMPLERS, Fraction, PositiveInt
-from detloss.samplers.base import Sampler, keep_smallest, leave_out
+from detloss.samplers.base import Sampler, keep_smallest
 
 
 @SAMPLERS.register("ohem")
@@ -46,27 +44,13 @@ class OHEMSampler(Sampler):
         self.size = size
         self.positive_fraction = positive_fraction
 
-    @torch.no_grad()
-    def forward(self, matches: Matches, class_loss: Tensor | None = None) -> Matches:
-        """The matches with the easy anchors ignored; see `Sampler.forward`.
-
-        Raises:
-            ValueError: If the loss is missing or has another shape than (A,).
-        """
-        easiness = -loss_of_anchors(matches, class_loss)
+    def left_out(self, positive: Tensor, negative: Tensor, class_loss: Tensor | None) -> Tensor:
+        """The easy anchors; see `Sampler.left_out`."""
+        assert class_loss is not None
         if self.positive_fraction is None:
-            kept = keep_smallest(matches.positive | matches.negative, easiness, self.size)
-        else:
-            most = int(self.size * self.positive_fraction)
-            positive = keep_smallest(matches.positive, easiness, most)
-            negative = keep_smallest(matches.negative, easiness, self.size - positive.sum())
-            kept = positive | negative
-        return leave_out(matches, ~(kept | matches.ignored))
-
-
-def loss_of_anchors(matches: Matches, class_loss: Tensor | None) -> Tensor:
-    """`class_loss`; raises ValueError unless it is one value for each of the A anchors."""
-    if class_loss is None or class_loss.shape != matches.positive.shape:
-        got = None if class_loss is None else tuple(class_loss.shape)
-        raise ValueError(f"class_loss must have shape {tuple(matches.positive.shape)}, got {got}")
-    return class_loss
+            every = positive | negative
+            return every & ~keep_smallest(every, -class_loss, self.size)
+        most = int(self.size * self.positive_fraction)
+        hard = keep_smallest(positive, -class_loss, most)
+        rest = self.size - hard.sum(-1, keepdim=True)
+        return (positive & ~hard) | (negative & ~keep_smallest(negative, -class_loss, rest))

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from detloss.matchers import Matches
 from detloss.registry import SAMPLERS, Fraction, PositiveInt
-from detloss.samplers.base import Sampler, keep_smallest, leave_out
+from detloss.samplers.base import Sampler, keep_smallest
 
 
 @SAMPLERS.register("random_balanced")
@@ -37,10 +36,9 @@ class RandomBalancedSampler(Sampler):
         self.size = size
         self.positive_fraction = positive_fraction
 
-    @torch.no_grad()
-    def forward(self, matches: Matches, class_loss: Tensor | None = None) -> Matches:
-        """The matches with the anchors that were not drawn ignored; see `Sampler.forward`."""
-        lots = torch.rand(len(matches.positive), device=matches.positive.device)
-        positive = keep_smallest(matches.positive, lots, int(self.size * self.positive_fraction))
-        negative = keep_smallest(matches.negative, lots, self.size - positive.sum())
-        return leave_out(matches, ~(positive | negative | matches.ignored))
+    def left_out(self, positive: Tensor, negative: Tensor, class_loss: Tensor | None) -> Tensor:
+        """The anchors that were not drawn; see `Sampler.left_out`."""
+        lots = torch.rand(positive.shape, device=positive.device)
+        drawn = keep_smallest(positive, lots, int(self.size * self.positive_fraction))
+        rest = self.size - drawn.sum(-1, keepdim=True)
+        return (positive & ~drawn) | (negative & ~keep_smallest(negative, lots, rest))

@@ -6,10 +6,8 @@ import torch
 from annotated_types import Interval
 from torch import Tensor
 
-from detloss.matchers import Matches
 from detloss.registry import SAMPLERS
-from detloss.samplers.base import Sampler, leave_out
-from detloss.samplers.ohem import loss_of_anchors
+from detloss.samplers.base import Sampler
 
 
 @SAMPLERS.register("score")
@@ -45,12 +43,7 @@ class ScoreSampler(Sampler):
         super().__init__()
         self.threshold = threshold
 
-    @torch.no_grad()
-    def forward(self, matches: Matches, class_loss: Tensor | None = None) -> Matches:
-        """The matches with the easy negatives ignored; see `Sampler.forward`.
-
-        Raises:
-            ValueError: If the loss is missing or has another shape than (A,).
-        """
-        score = -torch.expm1(-loss_of_anchors(matches, class_loss))
-        return leave_out(matches, matches.negative & (score < self.threshold))
+    def left_out(self, positive: Tensor, negative: Tensor, class_loss: Tensor | None) -> Tensor:
+        """The easy negatives; see `Sampler.left_out`."""
+        assert class_loss is not None
+        return negative & (-torch.expm1(-class_loss) < self.threshold)

@@ -7,10 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scenes import CLASSES, grid_anchors, random_predictions, random_targets
+from torch.testing import assert_close
 
 import detloss
+from detloss.bench.launches import count
 from detloss.matchers import Matches
 from detloss.registry import SAMPLERS
+from detloss.samplers import Sampler
 from detloss.samplers.base import keep_smallest, leave_out
 
 INF = float("inf")
@@ -38,6 +41,49 @@ class TestEverySampler:
         assert kept.score is None
         assert kept.pairs is None
 
+    @pytest.mark.parametrize("with_score", [True, False, None], ids=["scores", "none", "some"])
+    def test_a_batch_is_its_images(self, name, with_score, matches_of):
+        """A random choice too: both take the numbers of a generator in the same order."""
+        generator = torch.Generator().manual_seed(0)
+        words = ["".join("PNNXN"[i] for i in torch.randint(0, 5, (700,))) for _ in range(3)]
+        matches = [matches_of(word) for word in [*words, "N" * 700]]
+        for image, match in enumerate(matches):
+            if with_score or (with_score is None and image == 1):
+                score = torch.rand(700, generator=generator)
+                matches[image] = dataclasses.replace(match, score=score)
+        losses = torch.rand(4, 700, generator=generator)
+        sampler = detloss.build_part("sampler", {"type": name})
+        torch.manual_seed(0)
+        alone = [sampler(*one) for one in zip(matches, losses, strict=True)]
+        torch.manual_seed(0)
+        together = sampler.batch(matches, losses)
+        for found, expected in zip(together, alone, strict=True):
+            assert_close(dataclasses.astuple(found), dataclasses.astuple(expected))
+
+    def test_launches_do_not_grow_with_the_batch(self, name):
+        sampler = detloss.build_part("sampler", {"type": name})
+
+        def launches(images):
+            no = torch.zeros(9, dtype=torch.bool, device="meta")
+            matches = [Matches(no.long(), no, no, score=no.float()) for _ in range(images)]
+            losses = torch.zeros(images, 9, device="meta")
+            return count(lambda: sampler.batch(matches, losses), 1)
+
+        assert launches(16).launches == launches(2).launches
+        assert not launches(2).host_syncs
+
+
+def test_a_sampler_may_choose_for_one_image_at_a_time(matches_of):
+    class First(Sampler):
+        def forward(self, matches, class_loss=None):
+            left_out = torch.arange(len(matches.positive)) > 0
+            return dataclasses.replace(matches, ignored=matches.ignored | left_out, sampled=True)
+
+    done = dataclasses.replace(matches_of("NNN"), sampled=True)
+    found = First().batch([matches_of("NNN"), done])
+    assert found[0].negative.tolist() == [True, False, False]
+    assert found[1] is done
+
 
 def test_a_pair_stays_where_its_anchor_is_ignored_by_the_matcher(matches_of):
     """YOLOF: one of an anchor's pairs is ignored, the other counts."""
@@ -47,7 +93,7 @@ def test_a_pair_stays_where_its_anchor_is_ignored_by_the_matcher(matches_of):
         torch.tensor([True, False]),
         pairs=torch.tensor([[0, 2], [1, 0]]),
     )
-    kept = leave_out(matches, torch.tensor([False, True]))
+    (kept,) = leave_out([matches], torch.tensor([[False, True]]))
     assert kept.pairs.tolist() == [[0, 2]]
     assert kept.ignored.tolist() == [True, True]
 
