@@ -244,8 +244,8 @@ class LayeredLoss(nn.Module):
         normalizers: dict[str, Normalizer] = {}
         for place, one in matched.items():
             of_terms = self.layers[_set_of(place)].criterion.normalizers()
-            rows |= {f"{place}/{term}": found for term, found in one.rows.items()}
-            normalizers |= {f"{place}/{term}": found for term, found in of_terms.items()}
+            rows.update({f"{place}/{term}": found for term, found in one.rows.items()})
+            normalizers.update({f"{place}/{term}": found for term, found in of_terms.items()})
         return divisors_of_terms(rows, normalizers, given)
 
     def _match(
@@ -307,7 +307,7 @@ class LayeredLoss(nn.Module):
 
     def _check_sets(self, argument: str, given: object) -> None:
         """Raises unless `given` is a mapping from sets of predictions."""
-        names = ", ".join(self.layers)
+        names = ", ".join(list(self.layers))
         if not isinstance(given, Mapping):
             raise TypeError(
                 f"{argument} must be a mapping from sets of predictions, {names}, "

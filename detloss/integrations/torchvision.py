@@ -5,8 +5,6 @@
 has the criterion that was copied with it.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -71,7 +71,7 @@ def images_of(
     flags = [None] * len(gt_boxes) if gt_ignore is None else gt_ignore
     for one in zip(anchors, gt_boxes, flags, strict=True):
         check_match_inputs(*one)
-    if not any(map(len, gt_boxes)):
+    if all(len(boxes) == 0 for boxes in gt_boxes):
         gt_boxes, flags = [gt_boxes[0].new_zeros(1, 4)] * len(gt_boxes), [None] * len(gt_boxes)
         gt_labels = gt_labels and [gt_labels[0].new_zeros(1)] * len(gt_labels)
     dtype = torch.promote_types(wide_type(anchors[0]), wide_type(gt_boxes[0]))
