@@ -10,7 +10,17 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 import torch
@@ -27,6 +37,27 @@ Fraction = Annotated[float, Interval(ge=0, le=1)]
 PositiveInt = Annotated[int, Gt(0)]
 PerClass = Sequence[float] | Tensor
 """(C,) values, one per class; a module keeps them as a buffer, so they follow ``.to(device)``."""
+
+
+class OneOf:
+    """In the annotation of an option, the names in a mapping that techniques add to.
+
+    Example:
+        >>> known = {"iou": 1}
+        >>> Kind = Annotated[str, OneOf(known)]
+        >>> known["giou"] = 2
+        >>> choices_of(Kind)
+        ['giou', 'iou']
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = names
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """How pydantic checks a value: it is one of the names that are there by then."""
+        from pydantic_core.core_schema import literal_schema
+
+        return literal_schema(sorted(self.names))
 
 
 class ConfigError(ValueError):
@@ -223,6 +254,19 @@ def option_mistakes(cls: type[Part], options: Mapping[str, Any]) -> dict[str, Ex
         if parameter.default is parameter.empty and name not in options:
             mistakes[name] = TypeError(f"missing, {cls.type_name} needs it")
     return mistakes
+
+
+def choices_of(annotation: Any) -> list[Any]:
+    """The words that an option with that annotation takes; none where it takes something else.
+
+    Example:
+        >>> choices_of(Literal["sum", "mean"]), choices_of(float)
+        (['sum', 'mean'], [])
+    """
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    grown = [one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, OneOf)]
+    return sorted(grown[0].names) if grown else []
 
 
 def nearest(name: object, names: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Literal, Union, get_args, get_origin, get_type_hints
+from typing import Union, get_args, get_origin, get_type_hints
 
 import torch
 from rich.console import Console
@@ -28,7 +28,7 @@ import detloss
 from detloss.boxes.lengths import Lengths
 from detloss.coders import DeltaCoder
 from detloss.kernels import Loss, plain_formulas
-from detloss.registry import CLASSIFICATION, REGRESSION, SECTIONS, Fraction, NonNegative
+from detloss.registry import CLASSIFICATION, REGRESSION, SECTIONS, Fraction, NonNegative, choices_of
 from detloss.regression import BoxLoss
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -211,9 +211,8 @@ def values_of(annotation: object) -> list[object]:
     values: list[object] = []
     for branch in branches:
         values += [number for kind, numbers in NUMBERS if branch == kind for number in numbers]
-        if get_origin(branch) is Literal:
-            values += get_args(branch)
-        elif branch is bool:
+        values += choices_of(branch)
+        if branch is bool:
             values += [False, True]
         elif branch == Sequence[float]:
             values.append(PER_CLASS)

@@ -31,26 +31,6 @@ BUGS = """
 boxes/overlaps.py
     boxes/test_overlaps.py boxes/test_golden.py
 
-R14 GIoU: intersection in place of union
-- empty = (hull_area - union) / hull_area
-+ empty = (hull_area - shared) / hull_area
-
-R15 CIoU: alpha carries a gradient
-- with torch.no_grad():
-+ with torch.enable_grad():
-
-R15 CIoU: alpha only above an IoU of 1/2
-- - alpha * v
-+ - alpha * v * (overlap > 0.5)
-
-R1 CIoU: alpha of two equal boxes is 0 / 0
-- (1 - overlap + v).clamp(min=TINY)
-+ (1 - overlap + v)
-
-R1 CIoU: the height is not raised
-- raised = torch.maximum(height, min_size - width)
-+ raised = height
-
 R36 pairwise overlap: transposed
 - widen(a)[:, None], widen(b)[None]
 + widen(a)[None], widen(b)[:, None]
@@ -120,6 +100,13 @@ R25 checking: an image without a side passes
 - side > 0
 + side >= 0
 
+kernels/cores.py
+    kernels/test_cores.py
+
+R14 closed form: pairs beyond equal parts are lost
+- self.size = count - (self.number - 1) * self._stride
++ self.size = self._stride
+
 kernels/box_pairs.py
     kernels/test_box_pairs.py regression/test_golden.py
     regression/test_finite.py::test_every_kind_of_box_against_every_kind
@@ -131,10 +118,6 @@ R27 closed form: an inverted box is turned the wrong way
 R14 closed form: IoU over the sum of the areas
 - area.add_(target_area).sub_(shared)
 + area.add_(target_area)
-
-R14 closed form: pairs beyond equal parts are lost
-- self.size = count - (self.number - 1) * self._stride
-+ self.size = self._stride
 
 R14 closed form: intersection not clamped
 - self.shared_sides.clamp_(min=0)
@@ -152,17 +135,9 @@ R28 closed form: the hull is not lengthened with a short side
 - self._sides[::3].add_(
 + self._sides[3:].add_(
 
-R16 closed form: CIoU without w^2 + h^2
-- difference.div_(squared_length_(sides)), 8 / math.pi**2
-+ difference, 8 / math.pi**2
-
-R16 closed form: CIoU turns the wrong way
-- torch.stack([-heights[0], widths[0]], dim=1)
-+ torch.stack([heights[0], -widths[0]], dim=1)
-
 R34 closed form: the offset is of use only before the gradient
-- torch.sign(self._between, out=sign)
-+ sign = self._between.sign_()
+- torch.sign(self.overhang, out=sign)
++ sign = self.overhang.sign_()
 
 R19 closed form: no gradient where boxes touch
 - self._meets = self.shared_sides.sign()
@@ -171,38 +146,74 @@ R19 closed form: no gradient where boxes touch
 regression/giou.py
     regression/test_giou.py regression/test_golden.py
 
+R14 GIoU: intersection in place of union
+- empty = (pairs.hull_area - union) / pairs.hull_area
++ empty = (pairs.hull_area - pairs.shared_and_union[0]) / pairs.hull_area
+
 R14 closed form: GIoU with intersection in place of union
 - empty = (pairs.hull_area - pairs.union)
 + empty = (pairs.hull_area - pairs.shared_sides.prod(0))
 
-regression/diou.py
-    regression/test_diou.py regression/test_golden.py
+regression/penalties.py
+    regression/test_penalties.py regression/test_golden.py
 
 R19 closed form: DIoU with the hull detached
-- hull_sides=distance.by_hull_sides
-+ hull_sides=None
+- hull_sides=Product(pairs.hull_sides, value * per_diagonal, -2),
++ hull_sides=None,
 
 regression/ciou.py
     regression/test_ciou.py regression/test_golden.py
 
+R15 CIoU: alpha carries a gradient
+- with torch.no_grad():
++ with torch.enable_grad():
+
+R15 CIoU: alpha only above an IoU of 1/2
+- return centre_distance(pairs), alpha * v
++ return centre_distance(pairs), alpha * v * (pairs.iou > 0.5)
+
+R1 CIoU: alpha of two equal boxes is 0 / 0
+- (1 - pairs.iou + v).clamp(min=TINY)
++ (1 - pairs.iou + v)
+
+R1 CIoU: the height is not raised
+- raised = torch.maximum(height, pairs.min_size - width)
++ raised = height
+
+R16 closed form: CIoU without w^2 + h^2
+- .div_(squared_length_(sides))
++ .mul_(1)
+
+R16 closed form: CIoU turns the wrong way
+- torch.stack([-heights[0], widths[0]], dim=1)
++ torch.stack([heights[0], -widths[0]], dim=1)
+
 R15 closed form: the gradient of CIoU without alpha
-- other=by_sides.other * alpha
-+ other=by_sides.other
+- turn = difference.mul_(per_v)
++ turn = difference
 
 R15 closed form: CIoU with v squared
-- addcmul_(alpha, aspect.value)
-+ addcmul_(alpha.mul_(aspect.value), aspect.value)
+- Product(per_v, squared, scale**2), sides
++ Product(per_v.square(), squared, scale**3), sides
 
-regression/iou.py
-    regression/test_iou.py
+regression/family.py
+    regression/test_family.py regression/test_iou.py
 
 R17 IoU loss: 1 - IoU^2 by the name of 1 - IoU
-- elif mode == "square":
-+ elif mode == "linear":
+- self.mode, self.power) == (0, 1, "linear", 1)
++ self.mode, self.power) == (0, 1, self.mode, 1)
 
 R1 IoU loss: the logarithm of 0
-- overlap = pairs.iou.clamp(min=eps)
-+ overlap = pairs.iou.clone()
+- return -share.clamp(min=self.eps).log()
++ return -share.log()
+
+R19 family: a gain carries a gradient
+- loss = loss * self.gain(pairs).detach()
++ loss = loss * self.gain(pairs)
+
+R27 family: a gain excuses an inverted box
+- return torch.where(inverted & (loss < 1), 1, loss)
++ return loss
 
 regression/distribution_focal.py
     regression/test_distribution_focal.py kernels/test_dispatch.py

@@ -2,7 +2,7 @@
 
 from detloss.boxes.formats import FORMATS, convert_boxes
 from detloss.boxes.grids import anchor_strides, grid_anchors, grid_points
-from detloss.boxes.overlaps import OVERLAPS, box_area, paired_overlap, pairwise_overlap
+from detloss.boxes.overlaps import OVERLAPS, OverlapKind, box_area, paired_overlap, pairwise_overlap
 from detloss.boxes.padding import pad_targets
 from detloss.boxes.sanitize import BoxChange, sanitize_targets
 
@@ -10,6 +10,7 @@ __all__ = [
     "FORMATS",
     "OVERLAPS",
     "BoxChange",
+    "OverlapKind",
     "anchor_strides",
     "box_area",
     "convert_boxes",

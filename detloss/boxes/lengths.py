@@ -40,24 +40,29 @@ class Lengths:
     Attributes:
         sides: Width and height of the first boxes, at least 0.
         target_sides: Those of the second boxes, at least `min_size`.
-        gaps: From the second box's ends to those of the first, (2, 2, ...): at the first corner,
-            then at the last one.
+        inverted: How far each side of the first boxes is inverted, negative where it is not.
     """
 
     def __init__(self, first: Tensor, second: Tensor, min_size: float = TINY) -> None:
         self.min_size = min_size
-        self._ends, self._inverted = _ends(first)
-        self._target_ends, _ = _ends(second)
+        self._ends, self.inverted = _ends(first)
+        self._target_ends, self._target_inverted = _ends(second)
         self.sides = self._ends[1] - self._ends[0]
         sides = self._target_ends[1] - self._target_ends[0]
         self._lengthened = (min_size - sides).clamp(min=0)
         self.target_sides = sides + self._lengthened
 
     @property
-    def gaps(self) -> Tensor:
-        return torch.stack(
-            [one - other for one, other in zip(self._ends, self._target_ends, strict=True)]
-        )
+    def any_inverted(self) -> Tensor:
+        """(...,), whether a side of either box is inverted."""
+        x, y = torch.maximum(self.inverted, self._target_inverted).unbind()
+        return torch.maximum(x, y) > 0
+
+    @property
+    def overhang(self) -> tuple[Tensor, Tensor]:
+        """How far the second box reaches beyond the first: at its first ends, and at its last."""
+        (begin, end), (target_begin, target_end) = self._ends, self._target_ends
+        return begin - target_begin, target_end - end
 
     @property
     def offset(self) -> Tensor:
@@ -65,8 +70,8 @@ class Lengths:
 
         The differences come first: a sum of corners would round at the size of the coordinates.
         """
-        begin, end = (a - b for a, b in zip(self._ends, self._target_ends, strict=True))
-        return (begin + end) / 2
+        begin, end = self.overhang
+        return (begin - end) / 2
 
     @property
     def shared_sides(self) -> Tensor:
@@ -103,6 +108,17 @@ class Lengths:
         shared, union = self.shared_and_union
         return shared / union
 
+    def scaled_iou(self, ratio: float) -> Tensor:
+        """(...,), `iou` of the boxes with all sides times `ratio`, each about its own centre.
+
+        Two intervals share the shorter one, or half of both less the distance of their centres.
+        """
+        sides, target_sides = ratio * self.sides, ratio * self.target_sides
+        reach = (sides + target_sides) / 2 - self.offset.abs()
+        inside = torch.minimum(torch.minimum(sides, target_sides), reach)
+        shared = product(torch.maximum(inside, inside.new_zeros(())))
+        return shared / (product(sides) + product(target_sides) - shared)
+
     @property
     def turning(self) -> Tensor:
         """(...,) zeros with a gradient that turns inverted sides of first boxes round.
@@ -114,7 +130,7 @@ class Lengths:
         ``1 / (2 s)``. The value is left out, so that a loss of an inverted box is still that of an
         empty one.
         """
-        depth = torch.maximum(self._inverted, self._inverted.new_zeros(()))
+        depth = torch.maximum(self.inverted, self.inverted.new_zeros(()))
         x, y = (depth / (depth + self.target_sides)).unbind()
         inverted = (x + y) / 2
         return inverted - inverted.detach()

@@ -1,18 +1,19 @@
 """The overlap family: how much two boxes agree.
 
-Every measure takes corners (..., 4) that broadcast, so that its paired and its pairwise form are
-the same arithmetic. A box with x2 < x1 or y2 < y1 is empty, see `corners`. A loss on boxes in
-`detloss.regression` is 1 minus such a measure, or a function of it.
+Every measure takes the `Lengths` of pairs of boxes that broadcast, so that its paired and its
+pairwise form are the same arithmetic. A box with x2 < x1 or y2 < y1 is empty. A loss on boxes in
+`detloss.regression` is 1 minus such a measure, or a function of it, and says the measure too.
 """
 
-import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from detloss.boxes.checking import check_boxes
-from detloss.boxes.lengths import TINY, Lengths, product, squared_length
+from detloss.boxes.lengths import TINY, Lengths, product
+from detloss.registry import OneOf
 from detloss.tensors import check_same_shape, widen
 
 
@@ -53,76 +54,33 @@ def iof(pairs: Lengths) -> Tensor:
     return product(pairs.shared_sides) / product(pairs.sides).clamp(min=TINY)
 
 
-def giou(pairs: Lengths) -> Tensor:
-    """``IoU - (|C| - |A u B|) / |C|``, C the smallest box around both, in [-1, 1]."""
-    shared, union = pairs.shared_and_union
-    hull_area = pairs.hull_area
-    empty = (hull_area - union) / hull_area
-    rounded = empty.detach().clamp(max=0)  # below 0, where the hull is the union
-    return shared / union - (empty - rounded)
-
-
-def diou(pairs: Lengths) -> Tensor:
-    """``IoU - d^2 / c^2``: d between the centres, c the hull's diagonal, in [-1, 1]."""
-    return pairs.iou - centre_distance(pairs)
-
-
-def ciou(pairs: Lengths) -> Tensor:
-    """``DIoU - alpha v``, v the difference of aspect ratios; alpha carries no gradient."""
-    overlap, v = pairs.iou, aspect_difference(pairs)
-    with torch.no_grad():
-        alpha = v / (1 - overlap + v).clamp(min=TINY)
-    return overlap - centre_distance(pairs) - alpha * v
-
-
-def centre_distance(pairs: Lengths) -> Tensor:
-    """Squared distance of the centres over the squared diagonal of the hull, in [0, 1)."""
-    return squared_length(pairs.offset) / squared_length(pairs.hull_sides)
-
-
-def aspect_difference(pairs: Lengths) -> Tensor:
-    """``v`` of CIoU, in [0, 1]: the squared difference of the diagonals' angles over (pi/2)^2.
-
-    ``atan2(w, h)`` is ``atan(w / h)``, and is defined for a flat box too.
-    """
-    angle, target_angle = (
-        torch.atan2(*_with_raised_height(sides, pairs.min_size))
-        for sides in (pairs.sides, pairs.target_sides)
-    )
-    difference = target_angle - angle
-    return (4 / math.pi**2) * difference * difference
-
-
-def _with_raised_height(sides: Tensor, min_size: float) -> tuple[Tensor, Tensor]:
-    """Width and height, raised until both sum to `min_size`: so the angle's gradient is bounded,
-    even at a point. The rise itself carries no gradient.
-    """
-    width, height = sides
-    raised = torch.maximum(height, min_size - width)
-    return width, height + (raised - height).detach()
-
-
 Overlap = Callable[[Lengths], Tensor]
-OVERLAPS: dict[str, Overlap] = {"iou": iou, "iof": iof, "giou": giou, "diou": diou, "ciou": ciou}
+OVERLAPS: dict[str, Overlap] = {"iou": iou, "iof": iof}
+"""Every overlap by its kind. A box loss adds the one that it is a loss of; so all are here once
+`detloss` is imported.
+"""
+
+
+OverlapKind = Annotated[str, OneOf(OVERLAPS)]
+"""The kinds there are when an option is checked."""
 
 
 def paired_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
     """Overlap of each box of `a` with the box of `b` in the same place.
 
-    ``IoU = |A n B| / |A u B|``; ``GIoU = IoU - (|C| - |A u B|) / |C|`` with C the smallest box
-    around both; ``DIoU = IoU - d^2 / c^2`` with d the distance of the centres and c the diagonal
-    of C; ``CIoU = DIoU - alpha v`` with ``v = 4 / pi^2 (atan(wb / hb) - atan(wa / ha))^2`` and
-    ``alpha = v / (1 - IoU + v)``; ``IoF = |A n B| / |A|``.
+    ``IoU = |A n B| / |A u B|``, ``IoF = |A n B| / |A|``. Any other kind is 1 less the loss of its
+    name, with the defaults of its options; see there for its equation. A distance in it is measured
+    in the unit of the boxes.
 
     Args:
         a: (..., 4) as (x1, y1, x2, y2), floating point.
         b: (..., 4) of the same shape, in the same unit. The result has no unit.
-        kind: "iou", "iof", "giou", "diou" or "ciou".
+        kind: One of `detloss.boxes.OVERLAPS`: "iou", "iof", or the overlap that a box loss is 1
+            less of, by the name of the loss.
 
     Returns:
-        (...,): "iou" and "iof" in [0, 1], "giou" and "diou" in [-1, 1], "ciou" in [-1.5, 1].
-        An inverted or zero-area box shares nothing: its IoU is 0. float16 and bfloat16 are
-        computed and returned in float32.
+        (...,): at most 1; "iou" and "iof" at least 0. An inverted or zero-area box shares nothing:
+        its IoU is 0. float16 and bfloat16 are computed and returned in float32.
 
     Raises:
         TypeError: If boxes are not floating point.
@@ -134,8 +92,7 @@ def paired_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
         (tensor([0.3333]), tensor([0.5000]))
 
     Reference:
-        Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630;
-        Zheng et al., "Distance-IoU Loss", AAAI 2020, arXiv:1911.08287.
+        Jaccard, "The Distribution of the Flora in the Alpine Zone", New Phytologist 11, 1912.
     """
     check_boxes("a", a)
     check_boxes("b", b)
@@ -149,11 +106,12 @@ def pairwise_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
     Args:
         a: (N, 4) as (x1, y1, x2, y2), floating point; N may be 0.
         b: (M, 4) in the same unit; M may be 0.
-        kind: "iou", "iof", "giou", "diou" or "ciou".
+        kind: One of `detloss.boxes.OVERLAPS`: "iou", "iof", or the overlap that a box loss is 1
+            less of, by the name of the loss.
 
     Returns:
-        (N, M); the values of `paired_overlap`, to the bit, but for the last bit of "ciou", where
-        PyTorch's arctangent rounds by an element's place in memory.
+        (N, M); the values of `paired_overlap`, to the bit, but for the last bit of kinds with an
+        arctangent, an exponential or a power, which PyTorch rounds by an element's place in memory.
 
     Raises:
         TypeError: If boxes are not floating point.
@@ -217,5 +175,5 @@ def _shared_of_planes(a: Tensor, b: Tensor) -> Tensor:
 
 def _measure(kind: str) -> Overlap:
     if kind not in OVERLAPS:
-        raise ValueError(f"kind must be one of {', '.join(OVERLAPS)}, got {kind!r}")
+        raise ValueError(f"kind must be one of {', '.join(sorted(OVERLAPS))}, got {kind!r}")
     return OVERLAPS[kind]

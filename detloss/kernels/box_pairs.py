@@ -9,69 +9,22 @@ heights. The first end of an interval is kept with its sign turned. Then both en
 length of an interval is their sum, the hull has the larger of two ends, and the intersection the
 smaller one.
 
-Many pairs are cut into parts, one for each core: N stands for two axes, (parts, pairs of a part).
-PyTorch gives each core an equal share of the values, in the order of the memory. All that is
-computed for a part lies together there, so the same core works on a part from the first operator to
-the last, and finds what it needs in its own cache.
+Many pairs are cut into parts, one for each core: N stands for two axes, (parts, pairs of a part),
+see `detloss.kernels.cores`.
 
 Some boxes need more than the plain gradient: a short side is lengthened, and the gradient of an
 inverted one goes to its other corner. On a CPU the pairs are looked at once; where there are no
 such boxes, these steps are left out.
 """
 
-import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from detloss.kernels.cores import Parts
 from detloss.tensors import sync_is_free
-
-LEAST_PART = 4096
-"""Pairs in a part at least. A tensor of four values a pair is then one that PyTorch computes on
-several cores; it leaves one of under 32,768 values to one core.
-"""
-
-
-class Parts:
-    """A number of pairs as parts of equal size, one for each core.
-
-    Where the pairs cannot be divided so, the last part begins before the one ahead of it ends, and
-    the pairs between are in both.
-
-    Attributes:
-        number: How many parts.
-        size: Pairs in each.
-    """
-
-    def __init__(self, count: int, *, is_cpu: bool) -> None:
-        cores = torch.get_num_threads() if is_cpu else 1
-        self.number = max(min(cores, count // LEAST_PART), 1)
-        self._count = count
-        self._stride = max(count // self.number, 1)  # from the beginning of a part to the next
-        self.size = count - (self.number - 1) * self._stride
-
-    def split(self, rows: Tensor) -> Tensor:
-        """A view of `rows` (pairs, ...) as (..., parts, pairs of a part)."""
-        parts: Tensor = rows.unfold(0, self.size, self._stride)
-        return parts.transpose(0, -2)
-
-    def write(self, rows: Tensor, values: Tensor) -> None:
-        """Writes `values` (..., parts, pairs of a part) over `rows` (pairs, ...)."""
-        parts = self.split(rows)
-        if self.size > self._stride:
-            # a pair in two parts is written once: its two values may differ in the last bit
-            parts[..., -1, self._stride :].copy_(values[..., -1, self._stride :])
-            parts, values = parts[..., : self._stride], values[..., : self._stride]
-        parts.copy_(values)
-
-    def join(self, values: Tensor) -> Tensor:
-        """`values` (parts, pairs of a part) as (pairs,)."""
-        if self.size == self._stride:
-            return values.flatten()
-        rows = values.new_empty(self._count)
-        self.write(rows, values)
-        return rows
 
 
 class Product(NamedTuple):
@@ -80,6 +33,52 @@ class Product(NamedTuple):
     one: Tensor
     other: Tensor
     factor: float = 1.0
+
+
+class Penalty(NamedTuple):
+    """A penalty of pairs of boxes, with its gradient for the lengths that it is made of.
+
+    Lengths depend on each other: an area on its sides. A gradient here is that for one length
+    alone; what comes through another is added by `BoxPairs.gradient`.
+
+    Attributes:
+        value: The penalty, (N,), or one for each axis, (2, N).
+        union: d value / d `union`, (N,); this and all that follow are None for 0.
+        hull_area: d value / d `hull_area`, (N,).
+        sides: d value / d `sides`, (2, N).
+        hull_sides: d value / d `hull_sides`, (2, N).
+        offset: d value / d `offset`, (2, N).
+        overhang: d value / d `overhang`, (2, 2, N).
+    """
+
+    value: Tensor | Product
+    union: Tensor | None = None
+    hull_area: Tensor | None = None
+    sides: Tensor | Product | None = None
+    hull_sides: Tensor | Product | None = None
+    offset: Tensor | Product | None = None
+    overhang: Tensor | Product | None = None
+
+    def add_to(self, loss: Tensor) -> Tensor:
+        """`loss` (N,) and the penalty, that of both axes."""
+        if isinstance(self.value, Product):
+            one, other, factor = self.value
+            return torch.addcmul(loss, one, other, value=factor)
+        if self.value.ndim == loss.ndim:
+            return loss + self.value
+        x, y = self.value.unbind()
+        return (loss + x).add_(y)
+
+    def through(
+        self, function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]
+    ) -> "Penalty":
+        """A function of the penalty, of each axis on its own."""
+        value = self.value
+        if isinstance(value, Product):
+            value = value.one * value.other * value.factor
+        slope = derivative(value)
+        gradients = [_times(gradient, slope) for gradient in self[1:]]
+        return Penalty(function(value), *gradients)  # type: ignore[arg-type]
 
 
 class BoxPairs:
@@ -100,6 +99,9 @@ class BoxPairs:
         hull_area: Area of that box, (N,).
         union: Area of the union, (N,).
         iou: Intersection over union, (N,).
+        distance: ``1 - iou``, (N,).
+        overhang: How far the second box reaches beyond the first, (2, 2, N): at its first ends,
+            then at its last.
     """
 
     def __init__(self, first: Tensor, second: Tensor, min_size: float) -> None:
@@ -119,9 +121,9 @@ class BoxPairs:
         hull, intersection, first, second = ends.unbind()
         begin, end = ends.unbind(1)  # (4, 2, N) each
         signed = end[2:] - begin[2:]
-        self._signed: Tensor | None = None  # sides of the first boxes, (2, N), < 0 where inverted
+        self._signed: Tensor | None = None  # both boxes' sides, (2, 2, N), < 0 where inverted
         if not _all_above(signed, self.min_size):
-            self._signed = signed[0]
+            self._signed = signed
             torch.maximum(begin[2:], end[2:], out=end[2:])
         begin[2:].neg_()
         torch.maximum(first, second, out=hull)
@@ -132,7 +134,7 @@ class BoxPairs:
             self._sides[::3].add_((self.min_size - self.target_sides).clamp_(min=0))
         self._meets = self.shared_sides.sign()
         self.shared_sides.clamp_(min=0)
-        self._between = second.sub_(first)  # from the first box's ends to the second's, (2, 2, N)
+        self.overhang = second.sub_(first)
         self._scratch = hull, intersection  # whose ends are done with, (2, 2, N) each
 
     def _measure_areas(self) -> None:
@@ -142,6 +144,7 @@ class BoxPairs:
         self.union = area.add_(target_area).sub_(shared)
         self._per_union = self.union.reciprocal()
         self.iou = shared.div_(self.union)
+        self.distance = 1 - self.iou
 
     @property
     def offset(self) -> Tensor:
@@ -151,8 +154,13 @@ class BoxPairs:
     @property
     def double_offset(self) -> Tensor:
         """Twice that: from the sum of the second box's corners to that of the first's, (2, N)."""
-        begin, end = self._between.unbind()  # begin with its sign turned
+        begin, end = self.overhang.unbind()
         return begin - end
+
+    @property
+    def any_inverted(self) -> Tensor | None:
+        """Whether a side of either box is inverted, (N,); None where none is."""
+        return None if self._signed is None else self._signed.amin((0, 1)) < 0
 
     def sides_with_raised_height(self) -> tuple[Tensor, Tensor]:
         """Widths, and heights of ``min_size - width`` at least; each (2, N), of both boxes."""
@@ -168,34 +176,24 @@ class BoxPairs:
     def gradient(
         self,
         out: Tensor | None,
+        penalties: Sequence[Penalty] = (),
         *,
         iou: Tensor | None = None,
-        union: Tensor | None = None,
-        hull_area: Tensor | None = None,
-        sides: Tensor | Product | None = None,
-        hull_sides: Tensor | Product | None = None,
-        offset: Tensor | Product | None = None,
-        turning: bool = False,
+        gain: Tensor | None = None,
     ) -> None:
-        """Writes d loss / d first box over `out`, from d loss / d measure of each measure.
-
-        Measures depend on each other: the IoU on the union, an area on its sides. An argument is
-        the gradient for its measure alone; what comes through another measure is added here.
+        """Writes the gradient of a loss for the first boxes over `out`.
 
         Args:
             out: (pairs, 4), or None to do nothing.
+            penalties: What the loss is the sum of, beside a function of `iou`.
             iou: d loss / d `iou`, (N,); None for -1, as of ``1 - iou``.
-            union: d loss / d `union`, (N,); this and all that follows None for 0.
-            hull_area: d loss / d `hull_area`, (N,).
-            sides: d loss / d `sides`, (2, N).
-            hull_sides: d loss / d `hull_sides`, (2, N).
-            offset: d loss / d `offset`, (2, N).
-            turning: Whether the loss adds `Lengths.turning`.
+            gain: What multiplies all that, a constant (N,). `Lengths.turning` comes on top.
         """
         if out is None:
             return
         # with their signs turned: what comes to the shared area through the IoU, and all of it
         through_shared = self._per_union if iou is None else -iou * self._per_union
+        union = _sum(penalty.union for penalty in penalties)
         if union is None:
             by_union = self.iou * through_shared
         else:
@@ -210,6 +208,7 @@ class BoxPairs:
         #          + by_hull_sides * (1 - s) / 2
         # The lines below collect what is free of s in `by_end`, and what -4 s multiplies in
         # `by_sign`. tests/kernels/test_box_pairs.py holds them against autograd.
+        hull_area = _sum(penalty.hull_area for penalty in penalties)
         first = 1 if hull_area is None else 0
         other_sides = self._sides[first:3].flip(1)  # a copy: of an area, the derivative for a side
         *hull, by_shared_sides, by_end = other_sides.unbind()
@@ -217,79 +216,61 @@ class BoxPairs:
         by_end.mul_(by_union)
         by_sign = by_shared_sides.addcmul_(by_shared_sides, self._meets)  # 1 + sign is 2 step
         by_end.sub_(by_sign, alpha=0.25)
-        if sides is not None:
-            _add_(by_end, sides)
-        through_area = None if hull_area is None else Product(hull[0], hull_area)
-        for by_hull in (through_area, hull_sides):
-            if by_hull is not None:
-                _add_(by_end, by_hull, 0.5)
-                _add_(by_sign, by_hull, 2)
+        by_hull_sides = [penalty.hull_sides for penalty in penalties]
+        if hull_area is not None:
+            by_hull_sides.append(Product(hull[0], hull_area))
+        for penalty in penalties:
+            _add_(by_end, penalty.sides)
+        for gradient in by_hull_sides:
+            _add_(by_end, gradient, 0.5)
+            _add_(by_sign, gradient, 2)
         ends, sign = self._scratch
-        torch.sign(self._between, out=sign)
+        torch.sign(self.overhang, out=sign)
         torch.addcmul(by_end, sign, by_sign, value=-0.25, out=ends)
-        self._write_corners(out, ends, offset, turning)
+        self._write_corners(out, ends, penalties, gain)
 
     def _write_corners(
-        self, out: Tensor, ends: Tensor, offset: Tensor | Product | None, turning: bool
+        self, out: Tensor, ends: Tensor, penalties: Sequence[Penalty], gain: Tensor | None
     ) -> None:
         """Writes the gradient of the ends (2, 2, N), overwritten, as that of the corners."""
+        for penalty in penalties:
+            _add_(ends, penalty.overhang, -1)
         begin, end = ends.unbind()
         begin.neg_()
-        if offset is not None:  # a centre is the mean of two corners
-            _add_(ends, offset, 0.5)
-        if self._signed is not None:
-            moved = end  # the last corner is maximum(first, last)
-            if turning:  # of d / (d + s) / 2 the derivative is s / (d + s)^2 / 2, d = first - last
-                reach = self.target_sides - self._signed.clamp(max=0)
-                moved = torch.addcdiv(end, self.target_sides / reach, reach, value=0.5)
-            moved = torch.addcmul(moved, moved, self._signed.sign(), value=-1)  # 1 - sign is 2 step
+        for penalty in penalties:
+            _add_(ends, penalty.offset, 0.5)  # a centre is the mean of two corners
+        if gain is not None:
+            ends.mul_(gain)
+        if self._signed is not None:  # the last corner is maximum(first, last)
+            # of d / (d + s) / 2 the derivative is s / (d + s)^2 / 2, d = first - last
+            signed = self._signed[0]
+            reach = self.target_sides - signed.clamp(max=0)
+            moved = torch.addcdiv(end, self.target_sides / reach, reach, value=0.5)
+            moved.addcmul_(moved, signed.sign(), value=-1)  # 1 - sign is 2 step
             begin.add_(moved, alpha=0.5)
             end.sub_(moved, alpha=0.5)
         self._parts.write(out, ends.flatten(0, 1))
 
 
-class CentreDistance:
-    """``d^2 / c^2`` of pairs of boxes: squared distance of the centres over squared diagonal.
-
-    Attributes:
-        value: The quotient, (N,).
-        by_offset: d value / d `offset` of the pairs, (2, N).
-        by_hull_sides: d value / d `hull_sides` of the pairs, (2, N).
-    """
-
-    def __init__(self, pairs: BoxPairs) -> None:
-        double_offset = pairs.double_offset
-        per_diagonal = squared_length_(pairs.hull_sides).reciprocal_()
-        self.value = squared_length_(double_offset).mul_(per_diagonal).mul_(0.25)
-        # d x^2 is 2 x dx, above as below the line
-        self.by_offset = Product(double_offset, per_diagonal)
-        self.by_hull_sides = Product(pairs.hull_sides, self.value * per_diagonal, -2)
-
-
-class AspectDifference:
-    """``v`` of CIoU for pairs of boxes.
-
-    Attributes:
-        value: v in [0, 1], (N,).
-        by_sides: d value / d `sides` of the pairs, (2, N).
-    """
-
-    def __init__(self, pairs: BoxPairs) -> None:
-        widths, heights = pairs.sides_with_raised_height()
-        angle, target_angle = torch.atan2(widths, heights).unbind()
-        difference = target_angle.sub_(angle)
-        self.value = difference.square().mul_(4 / math.pi**2)
-        # d atan2(w, h) is (h dw - w dh) / (w^2 + h^2)
-        sides = torch.stack([-heights[0], widths[0]], dim=1).transpose(0, 1)
-        self.by_sides = Product(sides, difference.div_(squared_length_(sides)), 8 / math.pi**2)
-
-
-def _add_(total: Tensor, values: Tensor | Product, factor: float = 1.0) -> None:
+def _add_(total: Tensor, values: Tensor | Product | None, factor: float = 1.0) -> None:
     """Adds so many times `values` to `total`."""
     if isinstance(values, Product):
         total.addcmul_(values.one, values.other, value=factor * values.factor)
-    else:
+    elif values is not None:
         total.add_(values, alpha=factor)
+
+
+def _times(gradient: Tensor | Product | None, slope: Tensor) -> Tensor | Product | None:
+    """What of a gradient is left behind a function with that slope."""
+    if isinstance(gradient, Product):
+        return gradient._replace(other=gradient.other * slope)
+    return None if gradient is None else gradient * slope
+
+
+def _sum(values: Iterable[Tensor | None]) -> Tensor | None:
+    """The sum of those that are there."""
+    present = [value for value in values if value is not None]
+    return sum(present[1:], present[0]) if present else None
 
 
 def _all_above(values: Tensor, floor: float) -> bool:

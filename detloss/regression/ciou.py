@@ -1,16 +1,18 @@
 """Complete IoU loss: IoU, the distance of the centres and the aspect ratio."""
 
-from functools import partial
+import math
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from detloss.boxes.lengths import TINY, Lengths, least_side
-from detloss.boxes.overlaps import ciou
-from detloss.kernels import Reduction, box_loss
-from detloss.kernels.box_pairs import AspectDifference, BoxPairs, CentreDistance
+from detloss.boxes.lengths import TINY, Lengths
+from detloss.kernels import Reduction
+from detloss.kernels.box_pairs import BoxPairs, Penalty, Product, squared_length_
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
+from detloss.regression.family import Composition, family_loss, member
+from detloss.regression.penalties import centre_distance, centre_distance_with_gradient
 
 
 def ciou_loss(
@@ -64,37 +66,43 @@ def ciou_loss(
     Reference:
         Zheng et al., "Distance-IoU Loss", AAAI 2020, arXiv:1911.08287.
     """
-    return box_loss(
-        partial(_ciou_loss, eps=eps),
-        pred,
-        target,
-        fused=partial(_fused, eps=eps),
-        weight=weight,
-        reduction=reduction,
-    )
+    composition = Composition(CIOU, eps)
+    return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 
-def _ciou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    pairs = Lengths(pred, target, least_side(eps))
-    return 1 - ciou(pairs) + pairs.turning
+def _penalties(pairs: Lengths) -> tuple[Tensor, ...]:
+    """The distance of the centres; alpha v, where alpha carries no gradient."""
+    v = (4 / math.pi**2) * (_angle(pairs.target_sides, pairs) - _angle(pairs.sides, pairs)).square()
+    with torch.no_grad():
+        alpha = v / (1 - pairs.iou + v).clamp(min=TINY)
+    return centre_distance(pairs), alpha * v
 
 
-def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    """`_ciou_loss` of boxes (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
-    pairs = BoxPairs(pred, target, least_side(eps))
-    distance = CentreDistance(pairs)
-    aspect = AspectDifference(pairs)
-    distant = 1 - pairs.iou
-    alpha = aspect.value / (distant + aspect.value).clamp_(min=TINY)
-    by_sides = aspect.by_sides
-    pairs.gradient(
-        gradient,
-        sides=by_sides._replace(other=by_sides.other * alpha),
-        hull_sides=distance.by_hull_sides,
-        offset=distance.by_offset,
-        turning=True,
-    )
-    return pairs.rows(distant.add_(distance.value).addcmul_(alpha, aspect.value))
+def _angle(sides: Tensor, pairs: Lengths) -> Tensor:
+    """``atan(w / h)``, of a flat box too.
+
+    The height is raised until width and height sum to the least side, so that the gradient is
+    bounded, even at a point. The rise itself carries no gradient.
+    """
+    width, height = sides.unbind()
+    raised = torch.maximum(height, pairs.min_size - width)
+    return torch.atan2(width, height + (raised - height).detach())
+
+
+def _fused(pairs: BoxPairs) -> tuple[Penalty, ...]:
+    widths, heights = pairs.sides_with_raised_height()
+    angle, target_angle = torch.atan2(widths, heights).unbind()
+    difference = target_angle.sub_(angle)
+    squared, scale = difference.square(), 4 / math.pi**2  # v is scale times squared
+    per_v = squared / torch.add(pairs.distance, squared, alpha=scale).clamp_(min=TINY)
+    # d atan2(w, h) is (h dw - w dh) / (w^2 + h^2)
+    sides = torch.stack([-heights[0], widths[0]], dim=1).transpose(0, 1)
+    turn = difference.mul_(per_v).div_(squared_length_(sides))
+    aspect = Penalty(Product(per_v, squared, scale**2), sides=Product(sides, turn, 2 * scale**2))
+    return centre_distance_with_gradient(pairs), aspect
+
+
+CIOU = member("ciou", _penalties, _fused)
 
 
 @REGRESSION.register("ciou")

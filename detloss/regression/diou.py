@@ -1,16 +1,16 @@
 """Distance IoU loss: IoU and how far apart the centres are."""
 
-from functools import partial
 from typing import ClassVar
 
 from torch import Tensor
 
-from detloss.boxes.lengths import Lengths, least_side
-from detloss.boxes.overlaps import diou
-from detloss.kernels import Reduction, box_loss
-from detloss.kernels.box_pairs import BoxPairs, CentreDistance
+from detloss.boxes.lengths import Lengths
+from detloss.kernels import Reduction
+from detloss.kernels.box_pairs import BoxPairs, Penalty
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
+from detloss.regression.family import Composition, family_loss, member
+from detloss.regression.penalties import centre_distance, centre_distance_with_gradient
 
 
 def diou_loss(
@@ -61,32 +61,19 @@ def diou_loss(
     Reference:
         Zheng et al., "Distance-IoU Loss", AAAI 2020, arXiv:1911.08287.
     """
-    return box_loss(
-        partial(_diou_loss, eps=eps),
-        pred,
-        target,
-        fused=partial(_fused, eps=eps),
-        weight=weight,
-        reduction=reduction,
-    )
+    composition = Composition(DIOU, eps)
+    return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 
-def _diou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    pairs = Lengths(pred, target, least_side(eps))
-    return 1 - diou(pairs) + pairs.turning
+def _penalties(pairs: Lengths) -> tuple[Tensor, ...]:
+    return (centre_distance(pairs),)
 
 
-def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    """`_diou_loss` of boxes (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
-    pairs = BoxPairs(pred, target, least_side(eps))
-    distance = CentreDistance(pairs)
-    pairs.gradient(
-        gradient,
-        hull_sides=distance.by_hull_sides,
-        offset=distance.by_offset,
-        turning=True,
-    )
-    return pairs.rows((1 - pairs.iou).add_(distance.value))
+def _fused(pairs: BoxPairs) -> tuple[Penalty, ...]:
+    return (centre_distance_with_gradient(pairs),)
+
+
+DIOU = member("diou", _penalties, _fused)
 
 
 @REGRESSION.register("diou")

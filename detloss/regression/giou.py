@@ -1,17 +1,16 @@
 """Generalized IoU loss: IoU with a gradient for boxes that do not touch."""
 
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from detloss.boxes.lengths import Lengths, least_side
-from detloss.boxes.overlaps import giou
-from detloss.kernels import Reduction, box_loss
-from detloss.kernels.box_pairs import BoxPairs
+from detloss.boxes.lengths import Lengths
+from detloss.kernels import Reduction
+from detloss.kernels.box_pairs import BoxPairs, Penalty
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
+from detloss.regression.family import Composition, family_loss, member
 
 
 def giou_loss(
@@ -62,29 +61,26 @@ def giou_loss(
     Reference:
         Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630.
     """
-    return box_loss(
-        partial(_giou_loss, eps=eps),
-        pred,
-        target,
-        fused=partial(_fused, eps=eps),
-        weight=weight,
-        reduction=reduction,
-    )
+    composition = Composition(GIOU, eps)
+    return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 
-def _giou_loss(pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    pairs = Lengths(pred, target, least_side(eps))
-    return 1 - giou(pairs) + pairs.turning
+def _penalties(pairs: Lengths) -> tuple[Tensor, ...]:
+    """The share of the hull that neither box covers."""
+    _, union = pairs.shared_and_union
+    empty = (pairs.hull_area - union) / pairs.hull_area
+    rounded = empty.detach().clamp(max=0)  # below 0, where the hull is the union
+    return (empty - rounded,)
 
 
-def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, eps: float) -> Tensor:
-    """`_giou_loss` of boxes (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
-    pairs = BoxPairs(pred, target, least_side(eps))
+def _fused(pairs: BoxPairs) -> tuple[Penalty, ...]:
     per_hull = pairs.hull_area.reciprocal()
-    empty = (pairs.hull_area - pairs.union).mul_(per_hull)  # the share that neither box covers
+    empty = (pairs.hull_area - pairs.union).mul_(per_hull)
     by_hull_area = torch.addcmul(per_hull, empty, per_hull, value=-1)  # empty is 1 - union / hull
-    pairs.gradient(gradient, union=-per_hull, hull_area=by_hull_area, turning=True)
-    return pairs.rows((1 - pairs.iou).add_(empty.clamp_(min=0)))
+    return (Penalty(empty.clamp_(min=0), union=-per_hull, hull_area=by_hull_area),)
+
+
+GIOU = member("giou", _penalties, _fused)
 
 
 @REGRESSION.register("giou")

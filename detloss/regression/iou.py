@@ -1,26 +1,22 @@
 """IoU loss, in the three forms that papers and code give it."""
 
-from functools import partial
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 from torch import Tensor
 
-from detloss.boxes.lengths import Lengths, least_side
-from detloss.boxes.overlaps import iou
-from detloss.kernels import Reduction, box_loss
-from detloss.kernels.box_pairs import BoxPairs
+from detloss.boxes.lengths import Lengths
+from detloss.kernels import Reduction
+from detloss.kernels.box_pairs import BoxPairs, Penalty
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
-
-IoUMode = Literal["linear", "log", "square"]
-IOU_MODES = get_args(IoUMode)
+from detloss.regression.family import Composition, CostMode, check_mode, family_loss, member
 
 
 def iou_loss(
     pred: Tensor,
     target: Tensor,
     *,
-    mode: IoUMode = "linear",
+    mode: CostMode = "linear",
     eps: float = 1e-7,
     weight: Tensor | None = None,
     reduction: Reduction = "none",
@@ -68,40 +64,20 @@ def iou_loss(
         Yu et al., "UnitBox", ACM MM 2016, arXiv:1608.01471 ("log"). "linear" is the
         L_IoU of the GIoU and DIoU papers, "square" that of YOLOX's code.
     """
-    if mode not in IOU_MODES:
-        raise ValueError(f"mode must be one of {', '.join(IOU_MODES)}, got {mode!r}")
-    return box_loss(
-        partial(_iou_loss, mode=mode, eps=eps),
-        pred,
-        target,
-        fused=partial(_fused, mode=mode, eps=eps),
-        weight=weight,
-        reduction=reduction,
-    )
+    check_mode(mode)
+    composition = Composition(IOU, eps, mode=mode)
+    return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 
-def _iou_loss(pred: Tensor, target: Tensor, mode: IoUMode, eps: float) -> Tensor:
-    pairs = Lengths(pred, target, least_side(eps))
-    overlap, gradient_alone = iou(pairs), pairs.turning
-    if mode == "log":
-        return gradient_alone - overlap.clamp(min=eps).log()
-    return gradient_alone + 1 - (overlap if mode == "linear" else overlap * overlap)
+def _penalties(pairs: Lengths) -> tuple[Tensor, ...]:
+    return ()
 
 
-def _fused(
-    pred: Tensor, gradient: Tensor | None, target: Tensor, mode: IoUMode, eps: float
-) -> Tensor:
-    """`_iou_loss` of boxes (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
-    pairs = BoxPairs(pred, target, least_side(eps))
-    if mode == "log":
-        overlap = pairs.iou.clamp(min=eps)
-        loss, by_iou = -overlap.log(), -overlap.reciprocal() * (pairs.iou >= eps)
-    elif mode == "square":
-        loss, by_iou = 1 - pairs.iou * pairs.iou, -2 * pairs.iou
-    else:
-        loss, by_iou = 1 - pairs.iou, None
-    pairs.gradient(gradient, iou=by_iou, turning=True)
-    return pairs.rows(loss)
+def _fused(pairs: BoxPairs) -> tuple[Penalty, ...]:
+    return ()
+
+
+IOU = member("iou", _penalties, _fused)
 
 
 @REGRESSION.register("iou")
@@ -123,7 +99,7 @@ class IoULoss(BoxLoss):
     space: ClassVar[Space] = "boxes"
 
     def __init__(
-        self, *, mode: IoUMode = "linear", eps: Positive = 1e-7, reduction: Reduction = "mean"
+        self, *, mode: CostMode = "linear", eps: Positive = 1e-7, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction)
         self.mode = mode

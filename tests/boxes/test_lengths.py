@@ -47,9 +47,9 @@ def test_two_inverted_boxes_have_no_hull():
     assert paired_overlap(inverted, inverted, kind="giou") == 0
 
 
-def test_gaps_and_offset():
+def test_overhang_and_offset():
     pairs = Lengths(torch.tensor([1.0, 2.0, 5.0, 9.0]), torch.tensor([0.0, 4.0, 2.0, 5.0]))
-    assert pairs.gaps.tolist() == [[1, -2], [3, 4]]
+    assert [overhang.tolist() for overhang in pairs.overhang] == [[1, -2], [-3, -4]]
     assert pairs.offset.tolist() == [2, 1]
 
 

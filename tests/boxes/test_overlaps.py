@@ -345,7 +345,7 @@ def test_rejects(measure, a, b, error, message):
 
 @pytest.mark.parametrize("measure", [paired_overlap, pairwise_overlap])
 def test_rejects_an_unknown_kind(measure):
-    message = f"kind must be one of {', '.join(OVERLAPS)}, got 'overlap'"
+    message = f"kind must be one of {', '.join(sorted(OVERLAPS))}, got 'overlap'"
     with pytest.raises(ValueError, match=message):
         measure(torch.zeros(2, 4), torch.zeros(2, 4), kind="overlap")
 

@@ -1,0 +1,237 @@
+"""The family of IoU losses: an overlap, penalties, and what may be done to either.
+
+    L = gain * (cost(interval(IoU_ratio)) + sum of power(penalty))
+
+    IoU_ratio   IoU of the boxes, or of the boxes with all sides times a ratio
+    interval    identity, or the share of an interval (low, high) that the IoU has come
+    cost        1 - x, -ln x, 1 - x^2 or 1 - x^a
+    penalty     what the member adds, of the boxes as they are: distance, aspect, sides ...
+    power       identity or x^a, of each penalty on its own
+    gain        a factor without a gradient
+
+A `Member` says its penalties; `family_loss` does the rest. So a technique is one line over it:
+what is new in it. The overlap of a member is ``IoU - sum of penalties``, and 1 minus that its loss.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from detloss.boxes.lengths import Lengths, least_side
+from detloss.boxes.overlaps import OVERLAPS
+from detloss.kernels import Reduction, box_loss
+from detloss.kernels.box_pairs import BoxPairs, Penalty
+from detloss.registry import REGRESSION, nearest, option_mistakes
+
+CostMode = Literal["linear", "log", "square"]
+COST_MODES = get_args(CostMode)
+
+
+class Member(NamedTuple):
+    """A loss of the family, told apart: its penalties.
+
+    Attributes:
+        penalties: ``penalties(pairs, **options)``, each (...,) and at least 0: plain,
+            differentiable. It defines the loss.
+        fused: ``fused(pairs, **options)``, the same with gradients by hand; None for autograd.
+        option_names: What options both take.
+        options: Those that are not left at their defaults.
+    """
+
+    penalties: Callable[..., Sequence[Tensor]]
+    fused: Callable[..., Sequence[Penalty]] | None = None
+    option_names: tuple[str, ...] = ()
+    options: Mapping[str, Any] = {}
+
+    def overlap(self, pairs: Lengths) -> Tensor:
+        """``IoU - sum of penalties``, (...,)."""
+        overlap = pairs.iou
+        for penalty in self.penalties(pairs, **self.options):
+            overlap = overlap - penalty
+        return overlap
+
+
+MEMBERS: dict[str, Member] = {}
+"""The members of the family by the name of their loss, with the defaults of their options."""
+
+
+def member(
+    name: str,
+    penalties: Callable[..., Sequence[Tensor]],
+    fused: Callable[..., Sequence[Penalty]] | None = None,
+) -> Member:
+    """Makes the member that a loss of that name is of, for transforms to find.
+
+    Its overlap becomes a kind of `detloss.boxes.paired_overlap`, unless it has an option without a
+    default.
+    """
+    options = list(inspect.signature(penalties).parameters.values())[1:]
+    made = Member(penalties, fused, tuple(option.name for option in options))
+    MEMBERS[name] = made
+    if all(option.default is not option.empty for option in options):
+        OVERLAPS[name] = made.overlap
+    return made
+
+
+def member_of(given: str | Mapping[str, Any]) -> Member:
+    """The member of a name, or of a mapping with that `type` and its options.
+
+    Raises:
+        TypeError: If it is neither, or an option is unknown or of another type.
+        ValueError: If there is no such member, or an option has a wrong value.
+
+    Example:
+        >>> member_of("ciou") is MEMBERS["ciou"]
+        True
+    """
+    options: dict[str, Any] = {}
+    if isinstance(given, Mapping):
+        options = {option: value for option, value in given.items() if option != "type"}
+    name = given.get("type") if isinstance(given, Mapping) else given
+    if not isinstance(name, str):
+        raise TypeError(f"member must be a name or a mapping with a type, got {given!r}")
+    if name not in MEMBERS:
+        known = ", ".join(sorted(MEMBERS))
+        raise ValueError(f"member must be one of {known}, got {name!r}{nearest(name, MEMBERS)}")
+    if not options:
+        return MEMBERS[name]
+    for option, mistake in option_mistakes(REGRESSION[name], options).items():
+        raise type(mistake)(f"member.{option}: {mistake}")
+    for option in options:
+        if option not in MEMBERS[name].option_names:
+            raise TypeError(f"member.{option}: not an option of the penalties of {name}")
+    return MEMBERS[name]._replace(options=options)
+
+
+def check_mode(mode: str) -> None:
+    """Raises ValueError unless it is one of `COST_MODES`."""
+    if mode not in COST_MODES:
+        raise ValueError(f"mode must be one of {', '.join(COST_MODES)}, got {mode!r}")
+
+
+def family_loss(
+    composition: "Composition",
+    pred: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None,
+    reduction: Reduction,
+) -> Tensor:
+    """The loss of boxes (..., 4); see `detloss.kernels.box_loss` for arguments and errors."""
+    return box_loss(
+        composition.plain,
+        pred,
+        target,
+        fused=composition.fused if composition.has_closed_form else None,
+        weight=weight,
+        reduction=reduction,
+    )
+
+
+class Composition(NamedTuple):
+    """A loss of the family: a member, and what is done to its overlap and to its penalties.
+
+    Attributes:
+        member: What penalties there are.
+        eps: Square of the least side of a target; also where "log" and a power below 1 stop
+            becoming steeper.
+        ratio: Of the boxes' sides in the IoU.
+        low: The IoU, between 0 and 1, at which the interval begins.
+        high: The one at which it ends, above `low`.
+        mode: What the overlap x costs: "linear" ``1 - x``, "log" ``-ln x``, "square" ``1 - x^2``.
+        power: Exponent a of "linear", ``1 - x^a``, and of each penalty.
+        gain: What multiplies the loss of the pairs, (...,); it carries no gradient.
+        factor: The same with its gradient.
+    """
+
+    member: Member
+    eps: float
+    ratio: float = 1.0
+    low: float = 0.0
+    high: float = 1.0
+    mode: CostMode = "linear"
+    power: float = 1.0
+    gain: Callable[[Lengths | BoxPairs], Tensor] | None = None
+    factor: Callable[[Lengths], Tensor] | None = None
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether `fused` may be called."""
+        return self.member.fused is not None and self.ratio == 1 and self.factor is None
+
+    def plain(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The loss of boxes (..., 4), as (...,): differentiable."""
+        pairs = Lengths(pred, target, least_side(self.eps))
+        loss = self._cost(pairs.iou if self.ratio == 1 else pairs.scaled_iou(self.ratio))
+        for penalty in self.member.penalties(pairs, **self.member.options):
+            loss = loss + self._raised(penalty)
+        if self.factor is not None:
+            loss = loss * self.factor(pairs)
+        if self.gain is not None:
+            loss = loss * self.gain(pairs).detach()
+        if self.gain is not None or self.factor is not None:
+            loss = at_least_1_where(pairs.any_inverted, loss)
+        return loss + pairs.turning
+
+    def fused(self, pred: Tensor, gradient: Tensor | None, target: Tensor) -> Tensor:
+        """`plain` of boxes (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
+        assert self.member.fused is not None
+        pairs = BoxPairs(pred, target, least_side(self.eps))
+        penalties = self.member.fused(pairs, **self.member.options)
+        if self.power != 1:
+            penalties = [penalty.through(self._raised, self._steepness) for penalty in penalties]
+        is_plain = (self.low, self.high, self.mode, self.power) == (0, 1, "linear", 1)
+        loss = pairs.distance if is_plain else self._cost(pairs.iou)
+        for penalty in penalties:
+            loss = penalty.add_to(loss)
+        gain = None if self.gain is None else self.gain(pairs)
+        if gain is not None:
+            loss = loss * gain
+            if (inverted := pairs.any_inverted) is not None:
+                gain = torch.where(inverted & (loss < 1), 0, gain)
+                loss = at_least_1_where(inverted, loss)
+        by_iou = None if is_plain else self._slope(pairs.iou)
+        pairs.gradient(gradient, penalties, iou=by_iou, gain=gain)
+        return pairs.rows(loss)
+
+    def _cost(self, iou: Tensor) -> Tensor:
+        """What an IoU costs."""
+        share = iou
+        if (self.low, self.high) != (0, 1):
+            share = ((iou - self.low) / (self.high - self.low)).clamp(0, 1)
+        if self.mode == "log":
+            return -share.clamp(min=self.eps).log()
+        return 1 - (share * share if self.mode == "square" else self._raised(share))
+
+    def _slope(self, iou: Tensor) -> Tensor:
+        """The derivative of `_cost`."""
+        share = (iou - self.low) / (self.high - self.low)
+        inside = (share >= 0) & (share <= 1)
+        if self.mode == "log":
+            slope = 1 / share.clamp(min=self.eps)
+            inside &= share >= self.eps
+        else:
+            slope = 2 * share if self.mode == "square" else self._steepness(share)
+        return torch.where(inside, slope, 0).div_(self.low - self.high)
+
+    def _raised(self, x: Tensor) -> Tensor:
+        """``x^a``; for a below 1 it is linear up to `eps`, where it would be ever steeper."""
+        if self.power == 1:
+            return x
+        if self.power > 1:
+            return x.pow(self.power)
+        return x * x.clamp(min=self.eps).pow(self.power - 1)
+
+    def _steepness(self, x: Tensor) -> Tensor:
+        """The derivative of `_raised`."""
+        if self.power >= 1:
+            return self.power * x.pow(self.power - 1)
+        return x.clamp(min=self.eps).pow(self.power - 1) * torch.where(x >= self.eps, self.power, 1)
+
+
+def at_least_1_where(inverted: Tensor, loss: Tensor) -> Tensor:
+    """`loss` (...,), and 1 at least where a box is inverted: it must not score as a good one."""
+    return torch.where(inverted & (loss < 1), 1, loss)
