@@ -209,10 +209,9 @@ class MatchedBatch:
 
     # The rest of what a quality may look at; see `detloss.qualities.Positives`.
 
-    @property
-    def pred_boxes(self) -> Tensor:
-        """(P, 4) decoded boxes without their gradient."""
-        return self.decoded("box_regression").detach()
+    def pred_boxes(self, name: str) -> Tensor:
+        """(P, 4) boxes decoded from the prediction of that name, without their gradient."""
+        return self.decoded(name).detach()
 
     @property
     @computed_once

@@ -1,7 +1,7 @@
 """What every quality is, and what it may look at."""
 
 from abc import abstractmethod
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -22,9 +22,8 @@ class Positives(Protocol):
     def truth_boxes(self) -> Tensor:
         """(P, 4) ground-truth boxes in the unit of the anchors."""
 
-    @property
-    def pred_boxes(self) -> Tensor:
-        """(P, 4) decoded boxes in the same unit."""
+    def pred_boxes(self, name: str) -> Tensor:
+        """(P, 4) boxes decoded from the prediction of that name, in the same unit."""
 
     @property
     def probabilities(self) -> Tensor:
@@ -38,11 +37,11 @@ class Positives(Protocol):
 class Quality(Part):
     """How good each positive is, in [0, 1]; a constant for the gradient.
 
-    `needs` names what must be there: "box_regression" and "class_logits" among the predictions,
+    `needs` names what must be there: predictions, such as "box_regression" and "class_logits", and
     "score" from the matcher.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: frozenset[str] = frozenset()
 
     @abstractmethod
     def forward(self, positives: Positives) -> Tensor:

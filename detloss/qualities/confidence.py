@@ -1,7 +1,5 @@
 """How sure the classifier is of an anchor."""
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from detloss.qualities.base import Positives, Quality
@@ -26,7 +24,7 @@ class ConfidenceQuality(Quality):
         losses of a box by the confidence of its class scores.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"class_logits"})
+    needs = frozenset({"class_logits"})
 
     def __init__(self) -> None:
         super().__init__()

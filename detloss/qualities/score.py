@@ -1,7 +1,5 @@
 """The matcher's own measure of how good a match is."""
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from detloss.qualities.base import Positives, Quality
@@ -24,7 +22,7 @@ class ScoreQuality(Quality):
         arXiv:2108.07755, section 3.2.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"score"})
+    needs = frozenset({"score"})
 
     def __init__(self) -> None:
         super().__init__()

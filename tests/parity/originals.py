@@ -264,6 +264,13 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
     ("mmdet", "yolox_l1"): replace(
         MM_YOLOX, config="yolox_mmdet_l1", terms=YOLOX_L1 | {"box/iou": "bbox"}
     ),
+    ("mmdet", "vfnet"): Original(
+        "vfnet",
+        MM_PREDICTIONS | {"refined": "bbox_preds_refine"},
+        {"classification": "cls", "box/giou": "bbox", "box/refined": "bbox_rf"},
+        Golden.points,
+        convention={"matcher.convention": "mmdet"},
+    ),
     ("mmdet", "rtmdet"): Original("rtmdet", MM_PREDICTIONS, MM_TERMS, Golden.points),
     ("mmdet", "ssd"): Original("ssd_mmdet", MM_PREDICTIONS, MM_TERMS, Golden.anchors, sampled=True),
     ("mmdet", "tood"): TOOD,

@@ -66,6 +66,7 @@ PAPER = {
     "yolox_l1": "as yolox, with L1 of the codes",
     "yolox_mmdet": "candidates also inside the box",
     "yolox_mmdet_l1": "as yolox_mmdet, with L1 of the codes",
+    "vfnet": "boxes divided by the sum of their IoUs, for the positives",
     "rtmdet": "nothing known",
     "nanodet_plus": "no paper; no cost of the centre's distance",
     "nanodet_plus_aux": "as nanodet_plus; the auxiliary head's matches for both",

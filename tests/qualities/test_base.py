@@ -2,7 +2,6 @@
 
 from collections import namedtuple
 from types import SimpleNamespace
-from typing import get_args
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from detloss.inputs import Inputs
 from detloss.matchers import Matches, MaxIoUMatcher
 from detloss.normalizers import ConstantNormalizer
 from detloss.qualities import Positives, Quality
-from detloss.registry import QUALITIES, options_of
+from detloss.registry import QUALITIES, choices_of, options_of
 from detloss.regression import GIoULoss
 from detloss.tensors import without_host_sync
 from detloss.terms import BoxTerm, ClassificationTerm
@@ -45,8 +44,8 @@ def variants(name):
     """A quality with each of the choices that an option of it names."""
     found = [build(name)]
     for option, parameter in options_of(QUALITIES[name]).items():
-        others = set(get_args(parameter.annotation)) - {parameter.default}
-        found += [QUALITIES[name](**{option: choice}) for choice in sorted(others)]
+        others = [c for c in choices_of(parameter.annotation) if c != parameter.default]
+        found += [QUALITIES[name](**{option: choice}) for choice in others]
     return found
 
 
@@ -68,7 +67,7 @@ def positives_of(count, *, dtype=torch.float32, seed=0, boxes=None):
     return SimpleNamespace(
         anchors=anchors,
         truth_boxes=truths,
-        pred_boxes=preds,
+        pred_boxes=lambda name: preds,
         probabilities=torch.rand(count, CLASSES, generator=generator).to(dtype),
         score=torch.rand(count, generator=generator).to(dtype),
     )
@@ -126,7 +125,9 @@ def test_degenerate_boxes_are_in_range(quality, dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(quality, dtype):
     half = positives_of(500, dtype=dtype)
-    wide = SimpleNamespace(**{name: values.float() for name, values in vars(half).items()})
+    given = vars(half) | {"pred_boxes": half.pred_boxes("box_regression")}
+    wide = SimpleNamespace(**{name: values.float() for name, values in given.items()})
+    wide.pred_boxes = {"box_regression": wide.pred_boxes}.__getitem__
     values = quality(half)
     assert values.dtype == torch.float32
     assert torch.equal(values, quality(wide))

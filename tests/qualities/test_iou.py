@@ -7,17 +7,19 @@ import torch
 from boxgen import random_boxes
 from torch.testing import assert_close
 
-from detloss.boxes import paired_overlap
+from detloss.boxes import OVERLAPS, paired_overlap
 from detloss.qualities import IoUQuality
 
 TRUTH = [0.0, 0, 4, 4]
 
 
 def quality(pred, truth, **options):
-    positives = SimpleNamespace(
-        pred_boxes=torch.tensor([pred]).float(), truth_boxes=torch.tensor([truth]).float()
-    )
+    positives = positives_of(torch.tensor([pred]).float(), torch.tensor([truth]).float())
     return IoUQuality(**options)(positives).item()
+
+
+def positives_of(pred, truth):
+    return SimpleNamespace(pred_boxes={"box_regression": pred}.__getitem__, truth_boxes=truth)
 
 
 @pytest.mark.parametrize(
@@ -61,16 +63,36 @@ def test_other_overlaps(kind, pred, expected):
 @pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
 def test_is_the_overlap_where_that_is_positive(kind):
     pred, truth = random_boxes(500, seed=1), random_boxes(500, seed=2)
-    found = IoUQuality(kind=kind)(SimpleNamespace(pred_boxes=pred, truth_boxes=truth))
+    found = IoUQuality(kind=kind)(positives_of(pred, truth))
     overlap = paired_overlap(pred, truth, kind=kind)
     assert (overlap > 0).any()
     assert (overlap <= 0).any()
     assert_close(found, torch.where(overlap > 0, overlap, 0))
 
 
-@pytest.mark.parametrize("kind", ["iof", "eiou"])
-def test_rejects_a_kind(kind):
-    with pytest.raises(
-        ValueError, match=f"kind: expected 'iou', 'giou', 'diou' or 'ciou', got '{kind}'"
-    ):
-        IoUQuality(kind=kind)
+def test_rejects_a_kind():
+    known = " or ".join(map(repr, sorted(OVERLAPS))).replace(" or ", ", ", len(OVERLAPS) - 2)
+    with pytest.raises(ValueError, match=f"kind: expected {known}, got 'overlap'"):
+        IoUQuality(kind="overlap")
+
+
+@pytest.mark.parametrize(
+    ("pred", "expected"),
+    [
+        pytest.param([0, 0, 2, 2], 0.25, id="above the floor"),
+        pytest.param([9, 9, 12, 12], 0.125, id="below it"),
+    ],
+)
+def test_a_floor(pred, expected):
+    assert quality(pred, TRUTH, floor=0.125) == expected
+
+
+def test_boxes_of_another_prediction():
+    predicted = {"box_regression": torch.tensor([TRUTH]), "refined": torch.tensor([TRUTH]) / 2}
+    positives = SimpleNamespace(
+        pred_boxes=predicted.__getitem__, truth_boxes=predicted["box_regression"]
+    )
+    refined = IoUQuality(reads="refined")
+    assert refined(positives).item() == 0.25
+    assert refined.needs == {"refined"}
+    assert IoUQuality().needs == {"box_regression"}
