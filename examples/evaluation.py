@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from image_sets import ImageSet, Target
+from torch import nn
 from torchmetrics.detection import MeanAveragePrecision
-from torchvision.models.detection import RetinaNet
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Result:
 
 
 @torch.no_grad()
-def detect(model: RetinaNet, images: ImageSet, batch_size: int, device: str) -> list[Target]:
+def detect(model: nn.Module, images: ImageSet, batch_size: int, device: str) -> list[Target]:
     """What the model finds in each image: "boxes", "labels" and "scores"."""
     model.eval()
     found: list[Target] = []

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from data_files import DataError, quoted
 from photos import Policy
+from torch import nn
 from torch.optim import Optimizer
-from torchvision.models.detection import RetinaNet
 
 CHECKPOINT = ("settings", "classes", "model", "optimizer", "history", "seconds")
 """What a checkpoint holds."""
@@ -51,7 +51,7 @@ class Run:
 
     settings: Settings
     classes: tuple[str, ...]
-    model: RetinaNet
+    model: nn.Module
     optimizer: Optimizer
     history: dict[str, list[float]]
     seconds: float = 0.0

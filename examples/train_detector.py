@@ -1,12 +1,14 @@
-"""Trains a small RetinaNet with the losses that a config names, and shows what it learned.
+"""Trains a small detector with the losses that a config names, and shows what it learned.
 
     python examples/train_detector.py --config configs/retinanet_giou.yaml
 
-trains on scenes of handwritten digits, which need no download; ``--data voc:DIR``, ``--data
-coco:IMAGES:ANNOTATIONS.json`` and ``--data yolo:DATA.yaml`` train on photos, and ``--time-limit
-15`` ends in time. Into ``--out`` go metrics.json, the resolved config, the loss curves, a picture
-of detections beside the ground truth, and a checkpoint. Ctrl-C saves a checkpoint too and says how
-to go on. A mistake in an option or a file is told in one line, and the exit status is 2.
+trains a RetinaNet on scenes of handwritten digits, which need no download. A config whose anchors
+are points, such as configs/yolov8.yaml, trains a detector in the style of YOLOv8. ``--data
+voc:DIR``, ``--data coco:IMAGES:ANNOTATIONS.json`` and ``--data yolo:DATA.yaml`` train on photos,
+and ``--time-limit 15`` ends in time. Into ``--out`` go metrics.json, the resolved config, the loss
+curves, a picture of detections beside the ground truth, and a checkpoint. Ctrl-C saves a checkpoint
+too and says how to go on. A mistake in an option or a file is told in one line, and the exit status
+is 2.
 
 ``torchrun --nproc-per-node 2 examples/train_detector.py ...`` shares each batch between two
 processes, which learn what one would.
@@ -44,7 +46,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from runs import Run, Settings, load_checkpoint, make_folder, read_checkpoint, save_checkpoint
 from small_retinanet import small_retinanet
-from torch import Tensor
+from small_yolo import SmallYOLO
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 import detloss
@@ -163,19 +166,34 @@ def config_path(text: str) -> Path:
 def start(settings: Settings, data: DetectionData, criterion: detloss.DetectorLoss) -> Run:
     """A run before its first step."""
     torch.manual_seed(settings.seed)
-    image, _ = data.train[0]
-    model = small_retinanet(
-        len(data.classes),
-        anchor_sizes=data.anchor_sizes,
-        aspect_ratios=data.aspect_ratios,
-        image_size=max(image.shape),
-    )
     if ranks.count() > 1 and hasattr(criterion.normalizer, "sync"):
         criterion.normalizer.sync = True  # counts over all processes, as over a batch in one
-    use_loss(model, criterion).to(settings.device)
+    model = small_detector(data, criterion).to(settings.device)
     optimizer = AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
     history: dict[str, list[float]] = {name: [] for name in criterion.terms}
     return Run(settings, data.classes, model, optimizer, history)
+
+
+def small_detector(data: DetectionData, criterion: detloss.DetectorLoss) -> nn.Module:
+    """The model that a criterion is for: a RetinaNet where overlaps with anchors decide, or points.
+
+    Raises:
+        ValueError: If the criterion is for several heads.
+    """
+    if isinstance(criterion, detloss.LayeredLoss):
+        raise ValueError(f"a config without layers is needed, got {', '.join(criterion.layers)}")
+    image, _ = data.train[0]
+    classes, image_size = len(data.classes), max(image.shape)
+    if criterion.matcher.type_name != "max_iou":
+        levels = len(data.anchor_sizes)
+        return SmallYOLO(classes, criterion, levels=levels, image_size=image_size)
+    model = small_retinanet(
+        classes,
+        anchor_sizes=data.anchor_sizes,
+        aspect_ratios=data.aspect_ratios,
+        image_size=image_size,
+    )
+    return use_loss(model, criterion)
 
 
 def train(run: Run, data: DetectionData) -> bool:
