@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from detloss.kernels.elementary import cross_entropy
 from detloss.matchers.claims import Pairs, Scene, overlapping, take
 from detloss.matchers.dynamic_k import DynamicKMatcher
 from detloss.registry import MATCHERS, Fraction, NonNegative, PositiveInt
@@ -97,7 +98,4 @@ def _class_cost(scene: Scene, row: Tensor, anchor: Tensor, overlap: Tensor) -> T
 
 def _modulated(logit: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy times the squared difference of label and probability."""
-    entropy = torch.nn.functional.binary_cross_entropy_with_logits(
-        logit, label.expand_as(logit), reduction="none"
-    )
-    return entropy * (label - logit.sigmoid()).square()
+    return cross_entropy(logit, label) * (label - logit.sigmoid()).square()

@@ -22,6 +22,6 @@ def test_a_matcher_that_has_none_is_refused_when_the_config_is_built(name, secti
     loss = {"label": "sigmoid_cross_entropy", "weigh_by": "giou"}[section]
     with pytest.raises(
         detloss.ConfigError,
-        match=f"{term}: a score comes from the matcher, and {name} gives none",
+        match=f"{term}: a score comes from the matcher, and {name} has none",
     ):
         build(matcher={"type": name}, **{term: {"type": loss, section: "score"}})
