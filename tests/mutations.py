@@ -611,17 +611,28 @@ R29 atss matcher: a contested anchor of paddle stays among those that select it
 - torch.where(count > 1, most_overlapped(boxes, truths, count > 1), index)
 + index
 
+matchers/nearest.py
+    matchers/test_nearest.py
+
 R29 atss matcher: levels are one
-- for size, taken in zip(level_sizes, counts, strict=True):
-+ for size, taken in [(len(boxes), sum(counts))]:
+- counts = [min(count, size) for size in level_sizes]
++ level_sizes, counts = [points.shape[1]], [count]
 
 R29 atss matcher: of equal distances any
 - order = torch.where(values == last, place, values.shape[1])
 + order = torch.where(values == last, -place, values.shape[1])
 
 R29 atss matcher: groups of equal distances in any order
-- groups = _smallest(squared.amin(1), count).sort(1).values
-+ groups = _smallest(squared.amin(1), count).sort(1, descending=True).values
+- groups = smallest(squared.amin(1), count).sort(1).values
++ groups = smallest(squared.amin(1), count).sort(1, descending=True).values
+
+R29 atss matcher: on an accelerator, of equal distances the last
+- torch.where(squared > limit, size, place)
++ torch.where(squared > limit, size, size - 1 - place)
+
+R29 atss matcher: on an accelerator all levels begin at 0
+- firsts += [first] * taken
++ firsts += [0] * taken
 
 coders/delta.py
     coders/test_delta.py

@@ -1,24 +1,21 @@
 """ATSS matching: each ground truth sets its own IoU threshold, from the anchors nearest to it."""
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from detloss.boxes.overlaps import iou_of_planes
 from detloss.matchers.base import Assigned, Matcher
 from detloss.matchers.images import Images
-from detloss.matchers.tiles import most_overlapped, rows_of_a_block
+from detloss.matchers.nearest import centres, nearest
+from detloss.matchers.tiles import most_overlapped
 from detloss.registry import MATCHERS, Fraction, Positive, PositiveInt
-from detloss.tensors import has_float64, sync_is_free
+from detloss.tensors import has_float64
 
 Convention = Literal["paper", "mmdet", "paddle"]
 MARGIN = {"paper": 0.0, "mmdet": 0.01, "paddle": 1e-9}
 """Beyond which distance to each side of a ground truth a centre is inside it, in their unit."""
-GROUP = 32
-"""Points in a group: for the 9 nearest of 10,000 points, 313 groups and 288 points are sorted."""
 
 
 @MATCHERS.register("atss")
@@ -82,7 +79,7 @@ class ATSSMatcher(Matcher):
             images.level_sizes,
         )
         assert sizes is not None
-        candidates = _nearest(boxes, truths, sizes, self.topk)
+        candidates = nearest(boxes, truths, sizes, self.topk)
         selected, overlap = self._select(boxes, truths, candidates)
 
         of_candidate = torch.where(selected, overlap, 0).flatten(1)
@@ -123,97 +120,9 @@ class ATSSMatcher(Matcher):
         deviation = exact.std(2, keepdim=True, correction=correction)
         threshold = exact.mean(2, keepdim=True) + base + deviation
         above = overlap > threshold if self.convention == "paddle" else overlap >= threshold
-        centre = _centres(anchor)
+        centre = centres(anchor)
         inside = torch.minimum(centre - truth[:2], truth[2:] - centre).amin(0)
         return above & (inside > MARGIN[self.convention]), overlap
-
-
-def _nearest(boxes: Tensor, truths: Tensor, level_sizes: Sequence[int], count: int) -> Tensor:
-    """(B, M, K) the `count` anchors of each level with the centres nearest to each ground truth's.
-
-    Args:
-        boxes: (B, A, 4).
-        truths: (B, M, 4).
-        level_sizes: Anchors of each level, A together.
-        count: Anchors taken of each level, all where it has fewer.
-    """
-    centres, of_truths = _centres(boxes.movedim(-1, 0)), _centres(truths.movedim(-1, 0))
-    images, objects = truths.shape[:2]
-    counts = [min(count, size) for size in level_sizes]
-    # written in place: small results kept between large temporaries would fragment the heap
-    nearest = torch.empty(images, objects, sum(counts), dtype=torch.long, device=boxes.device)
-    first = column = 0
-    for size, taken in zip(level_sizes, counts, strict=True):
-        level = centres[..., first : first + size]
-        rows = rows_of_a_block(boxes, objects, images * size)
-        of_level = nearest[..., column : column + taken]
-        for some, found in zip(
-            torch.split(of_truths, rows, dim=2), torch.split(of_level, rows, dim=1), strict=True
-        ):
-            found.copy_(_nearest_of_level(level, some, taken).add_(first))
-        first, column = first + size, column + taken
-    return nearest
-
-
-def _nearest_of_level(points: Tensor, truths: Tensor, count: int) -> Tensor:
-    """(B, M, count) of the points (2, B, N) those nearest to each of the truths (2, B, M).
-
-    Of equal ones the first. On a CPU most points of the one image are ruled out first, in groups of
-    consecutive points. Sort the groups by their least distance, of equal ones the earlier first.
-    Each of the first `count` groups has a point that goes before every point of the groups behind
-    them, so the `count` nearest points lie in these groups.
-    """
-    images, size = points.shape[1:]
-    if not sync_is_free(points) or size <= 2 * GROUP * count:
-        nearest = _smallest(_squared_distances(points, truths).flatten(0, 1), count)
-        return nearest.view(images, truths.shape[2], count)
-    # points in columns of a group each, so that the least of a group is taken along the rows
-    grouped = (
-        pad(points, (0, -size % GROUP), value=torch.inf)
-        .view(2, 1, -1, GROUP)
-        .transpose(2, 3)
-        .contiguous()
-    )
-    squared = _squared_distances(grouped.flatten(2), truths).view(-1, *grouped.shape[2:])
-    groups = _smallest(squared.amin(1), count).sort(1).values
-    of_groups = squared.gather(2, groups[:, None].expand(-1, GROUP, -1)).transpose(1, 2).flatten(1)
-    column = _smallest(of_groups, count)
-    return (groups.gather(1, column // GROUP) * GROUP + column % GROUP)[None]
-
-
-def _squared_distances(points: Tensor, truths: Tensor) -> Tensor:
-    """(B, M, N) of points (2, B, N) from truths (2, B, M)."""
-    across, down = (points[:, :, None] - truths[..., None]).unbind()
-    return across.square_().add_(down.square_())
-
-
-def _smallest(values: Tensor, count: int) -> Tensor:
-    """(M, count) columns of the smallest of each row of `values` (M, N), the first of equal ones.
-
-    `topk` alone takes any of equal ones. That matters only in a row where the last value taken
-    equals the first one left out. On a CPU only these rows, which are few, are sorted out.
-    """
-    if count == values.shape[1]:
-        return torch.arange(count, device=values.device).repeat(len(values), 1)
-    ends, columns = values.topk(count + 1, largest=False)
-    columns, last = columns[:, :count], ends[:, count - 1, None]
-    if not sync_is_free(values):
-        return _first_smallest(values, last, count)
-    tied = (last == ends[:, count:]).nonzero()[:, 0]
-    return columns.index_copy(0, tied, _first_smallest(values[tied], last[tied], count))
-
-
-def _first_smallest(values: Tensor, last: Tensor, count: int) -> Tensor:
-    """(M, count) columns of `values` (M, N) below `last` (M, 1), then the first that equal it."""
-    place = torch.arange(values.shape[1], device=values.device)
-    order = torch.where(values == last, place, values.shape[1])
-    order = torch.where(values < last, -1, order)
-    return order.topk(count, largest=False).indices
-
-
-def _centres(planes: Tensor) -> Tensor:
-    """(2, ...) x and y of the centres of `planes` (4, ...), finite like these."""
-    return planes[:2] / 2 + planes[2:] / 2
 
 
 def _scaled(boxes: Tensor, factor: float) -> Tensor:

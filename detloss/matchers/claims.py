@@ -20,9 +20,9 @@ from torch import Tensor
 
 from detloss.boxes import paired_overlap
 from detloss.matchers import tiles
-from detloss.matchers.atss import _smallest as smallest
 from detloss.matchers.base import Assigned, Matcher, of_one_kind
 from detloss.matchers.images import Images
+from detloss.matchers.nearest import smallest
 from detloss.matchers.regions import finite_only, in_ignore_region
 from detloss.registry import Fraction
 from detloss.tensors import sync_is_free, widen

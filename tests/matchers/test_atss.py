@@ -11,8 +11,6 @@ from matching import N, X, said, said_by_original
 from parity.golden import Golden
 
 from detloss.matchers import ATSSMatcher
-from detloss.matchers.atss import GROUP, _nearest_of_level, _smallest
-from detloss.tensors import without_host_sync
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CONVENTIONS = ["paper", "mmdet", "paddle"]
@@ -324,38 +322,6 @@ def test_without_float64_the_matches_are_the_same(seed, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "double", None)
     assert said(ATSSMatcher()(anchors, truths.float(), level_sizes=[150, 50])) == expected
     assert set(expected) > {N}
-
-
-@pytest.mark.parametrize("host_sync", [True, False])
-@pytest.mark.parametrize("count", [1, 2, 5, 11, 12])
-@pytest.mark.parametrize("values", [3, 1, 100])
-def test_the_smallest_are_the_head_of_a_stable_sort(values, count, host_sync):
-    """12 columns of so many different values."""
-    generator = torch.Generator().manual_seed(count)
-    rows = torch.randint(0, values, (50, 12), generator=generator).float()
-    expected = rows.argsort(dim=1, stable=True)[:, :count].sort(1).values
-    if host_sync:
-        found = _smallest(rows, count)
-    else:
-        with without_host_sync():
-            found = _smallest(rows, count)
-    assert torch.equal(found.sort(1).values, expected)
-
-
-@pytest.mark.parametrize("count", [1, 4, 9])
-@pytest.mark.parametrize("size", [1600, 1583])
-@pytest.mark.parametrize("order", ["rows", "shuffled"])
-def test_the_nearest_of_a_large_level_are_the_head_of_a_stable_sort(order, size, count):
-    """Of 40 x 40 points or some fewer; truths on points and between them have many as near."""
-    place = torch.cartesian_prod(torch.arange(40.0), torch.arange(40.0))[:size]
-    if order == "shuffled":
-        place = place[torch.randperm(size, generator=torch.Generator().manual_seed(0))]
-    truths = torch.randint(0, 80, (2, 200), generator=torch.Generator().manual_seed(1)) / 2
-    assert size > 2 * GROUP * count, "no points are ruled out in groups"
-    distance = ((place.t()[:, None] - truths[..., None]) ** 2).sum(0)
-    expected = distance.argsort(dim=1, stable=True)[:, :count].sort(1).values
-    (found,) = _nearest_of_level(place.t()[:, None], truths[:, None], count)
-    assert torch.equal(found.sort(1).values, expected)
 
 
 @pytest.mark.parametrize(
