@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -101,7 +101,8 @@ def checked_inputs(
     predictions = _with_logits(predictions)
     _check_types(predictions, needed)
     check(predictions)
-    inputs = Inputs(predictions, targets, _anchors_of(anchors, len(targets)), level_sizes)
+    anchors = _anchors_of(anchors, len(targets))
+    inputs = Inputs(predictions, targets, anchors, level_sizes)
     for image, target in enumerate(targets):
         _check_target(image, target, labels=labels)
         for key in TARGET_KEYS:
@@ -110,7 +111,7 @@ def checked_inputs(
     _check_leading_axes(inputs, needed)
     if level_sizes is not None and targets:
         _check_level_sizes(level_sizes, inputs.anchors_an_image)
-    return replace(inputs, image_size=_image_size(image_size, inputs))
+    return Inputs(predictions, targets, anchors, level_sizes, _image_size(image_size, inputs))
 
 
 def _image_size(given: ImageSize | None, inputs: Inputs) -> Tensor | None:

@@ -186,10 +186,12 @@ class _WithLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """The terms of the criterion; the rest of its output is kept."""
         output = self.criterion(predictions, targets, anchors=anchors, level_sizes=level_sizes)
-        self.loss_output = replace(
-            output,
+        self.loss_output = DetectorOutput(  # older compilers do not follow `replace`
             total=output.total.detach(),
             terms={name: term.detach() for name, term in output.terms.items()},
+            unweighted=output.unweighted,
+            divisors=output.divisors,
+            matches=output.matches,
         )
         terms: dict[str, Tensor] = output.terms
         return terms

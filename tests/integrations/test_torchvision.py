@@ -726,6 +726,8 @@ class WithoutSuppression(RetinaNet):
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
 @pytest.mark.parametrize("strict", [False, True])
 def test_the_model_can_be_exported_in_evaluation_mode(strict):
+    if torch.__version__ < "2.7":
+        pytest.skip("older releases cannot export torchvision's RetinaNet without a loss either")
     model = use_loss(retinanet(WithoutSuppression), detloss.load_config("retinanet")).eval()
     batch = images()
     exported = torch.export.export(model, (batch,), strict=strict)
