@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from detloss.boxes import anchor_strides
 from detloss.coders import Coder
 from detloss.inputs import Inputs, check_labels
 from detloss.matchers import Matcher, Matches
@@ -121,7 +122,14 @@ class MatchedBatch:
     @computed_once
     def is_positive(self) -> Tensor | None:
         """(P,) bool, which rows are positives; None where all are."""
-        return self.positive.flatten() if self.index is None else None
+        if self.index is None:
+            return self.positive.flatten()
+        flags = [match.is_pair for match in self.matches]
+        if all(flag is None for flag in flags):
+            return None
+        every = self.positive.new_ones(len(self.index))
+        counted = zip(flags, self._pairs_of_images, strict=True)
+        return torch.cat([every[: len(of)] if flag is None else flag for flag, of in counted])
 
     @property
     @computed_once
@@ -129,7 +137,10 @@ class MatchedBatch:
         """(P,) row of each positive in the table of ground truths."""
         if not self.has_pairs:
             return self.take(self.assigned)
-        return self._pairs[:, 1] + self._first_truth[self._image_of_pairs]
+        truth = self._pairs[:, 1] + self._first_truth[self._image_of_pairs]
+        if self.is_positive is None:
+            return truth
+        return torch.where(self.is_positive, truth, self._background)
 
     def take(self, values: Tensor) -> Tensor:
         """(P, ...) the positives of `values` (B, A, ...)."""
@@ -179,6 +190,22 @@ class MatchedBatch:
             return anchors[self.index % max(len(anchors), 1)]
         return anchors.repeat(len(self.positive) if self.inputs.shared_anchors else 1, 1)
 
+    @property
+    @computed_once
+    def image_sides(self) -> Tensor:
+        """(P, 4) width, height, width and height of each positive's image.
+
+        Raises:
+            ValueError: If the caller gave no image size.
+        """
+        size = self.inputs.image_size
+        if size is None:
+            raise ValueError(
+                "image_size must be given where a term asks for it, as image_size= of the call or "
+                "as 'size' of every target, got None"
+            )
+        return size[self.image].flip(-1).repeat(1, 2)
+
     def regression(self, name: str) -> Tensor:
         """(P, K) the prediction of that name."""
         return self.take(self.inputs.predictions[name])
@@ -187,14 +214,22 @@ class MatchedBatch:
         """(P, 4) boxes decoded from the prediction of that name, with their gradient."""
         if name not in self._decoded:
             with torch.set_grad_enabled(self.with_grad):
-                self._decoded[name] = self.coder.decode(self.regression(name), self.anchors)
+                self._decoded[name] = self.coder.decode(
+                    self.regression(name), self.anchors, *self._strides
+                )
         return self._decoded[name]
 
     @property
     @computed_once
     def encoded(self) -> Tensor:
         """(P, 4) ground-truth boxes as the coder encodes them."""
-        return self.coder.encode(self.truth_boxes, self.anchors)
+        return self.coder.encode(self.truth_boxes, self.anchors, *self._strides)
+
+    @property
+    @computed_once
+    def _strides(self) -> tuple[Tensor, ...]:
+        """(P,) strides of the positives' anchors, where the coder asks for them."""
+        return tuple(map(self.take, strides_for(self.coder, self.inputs)))
 
     def quality(self, quality: Quality) -> Tensor:
         """(P,) `quality` of each positive; 0 where there is none."""
@@ -332,6 +367,20 @@ def _image_of(counts: Sequence[int], like: Tensor) -> Tensor:
     return torch.bucketize(place, from_host(ends[1:], like), right=True)
 
 
+def strides_for(coder: Coder, inputs: Inputs) -> tuple[Tensor, ...]:
+    """What the coder takes beside anchors: their strides (B, A), or nothing.
+
+    Raises:
+        ValueError: If it takes strides and the caller gave no level sizes, or too many.
+    """
+    if coder.strides is None:
+        return ()
+    like = inputs.anchors[0]
+    sizes, dtype = inputs.levels(), wide_type(like)
+    strides = anchor_strides(sizes, coder.strides, device=like.device, dtype=dtype)
+    return (strides.expand(inputs.images, -1),)
+
+
 def match_images(matcher: Matcher, inputs: Inputs, coder: Coder) -> list[Matches]:
     """What the matcher says of each image; boxes are decoded only where it looks at them.
 
@@ -347,7 +396,9 @@ def match_images(matcher: Matcher, inputs: Inputs, coder: Coder) -> list[Matches
     if all("labels" in target for target in targets):
         labels = [target["labels"] for target in targets]
     if "pred_boxes" in needs:
-        boxes = coder.decode(predictions["box_regression"], torch.stack(list(inputs.anchors)))
+        anchors = torch.stack(list(inputs.anchors))
+        strides = strides_for(coder, inputs)
+        boxes = coder.decode(predictions["box_regression"], anchors, *strides)
     if "objectness" in needs:
         objectness = predictions["objectness"].flatten(1)
     return matcher.batch(

@@ -83,8 +83,13 @@ def predictions_for(
 
 
 def call_of(criterion: detloss.DetectorLoss | detloss.LayeredLoss) -> dict[str, Any]:
-    """What a call takes beside predictions, targets and anchors, all of one pyramid level."""
-    call: dict[str, Any] = {"image_size": (SIZE, SIZE)}
+    """What a call takes beside predictions, targets and anchors; these are those of grid_anchors.
+
+    They are of one pyramid level, or of as many as the coder has strides.
+    """
+    coder = getattr(criterion, "coder", None)
+    others = [8] * (len(coder.strides) - 1) if coder is not None and coder.strides else []
+    call: dict[str, Any] = {"image_size": (SIZE, SIZE), "level_sizes": [64 - sum(others), *others]}
     return call | ({"progress": 0.5} if isinstance(criterion, detloss.LayeredLoss) else {})
 
 

@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from scenes import grid_anchors, random_predictions, random_targets
+from torch.testing import assert_close
 
 import detloss
-from detloss.batch import MatchedBatch, computed_once
+from detloss.batch import MatchedBatch, computed_once, match_images
+from detloss.coders import DeltaCoder
 from detloss.inputs import Inputs
+from detloss.matchers import Matcher
 from detloss.qualities import IoUQuality
 from detloss.tensors import without_host_sync
 
@@ -109,3 +113,74 @@ def test_of_an_anchors_pairs_the_one_in_the_map_has_its_quality():
     )
     assert torch.equal(found, expected)
     assert (found < batch.quality_of_anchors(IoUQuality())).any()
+
+
+def test_rows_that_are_no_pairs_are_background_without_a_weight():
+    """They name any anchor and any ground truth, such as one that their image does not have."""
+    batch, _ = batch_of((3, 2))
+    listed, flagged = [], []
+    for match in batch.matches:
+        anchors = match.positive.nonzero()[:, 0]
+        pairs = torch.stack([anchors, match.target_index[anchors]], 1)
+        listed.append(replace(match, pairs=pairs))
+        rows = torch.cat([torch.tensor([[int(anchors[0]), 7]]), pairs])
+        is_pair = torch.arange(len(rows)) > 0
+        flagged.append(replace(match, pairs=rows, is_pair=is_pair))
+    expected, found, mixed = (
+        MatchedBatch(batch.inputs, matches, batch.coder)
+        for matches in (listed, flagged, [listed[0], flagged[1]])
+    )
+    assert expected.is_positive is None
+    for some in (found, mixed):
+        assert (some.truth[~some.is_positive] == 5).all()
+        for few, rows in zip(of_positives(expected), of_positives(some), strict=True):
+            assert torch.equal(rows[some.is_positive], few)
+        assert (some.quality(IoUQuality())[~some.is_positive] == 0).all()
+        of_anchors = (one.quality_of_anchors(IoUQuality()) for one in (expected, some))
+        assert torch.equal(*of_anchors)
+
+
+class Strided(DeltaCoder):
+    """Deltas of a box moved by the stride of its anchor."""
+
+    strides = (8.0, 16.0)
+
+    def encode(self, boxes, anchors, strides):
+        return super().encode(boxes - strides[..., None], anchors)
+
+    def decode(self, regression, anchors, strides):
+        return super().decode(regression, anchors) + strides[..., None]
+
+
+def test_a_coder_gets_the_stride_of_each_anchor():
+    batch, _ = batch_of((3, 2))
+    sizes = [40, 24]
+    with_levels = replace(batch.inputs, level_sizes=sizes)
+    strided = MatchedBatch(with_levels, batch.matches, Strided())
+    strides = torch.tensor([8.0, 16.0]).repeat_interleave(torch.tensor(sizes)).repeat(2)
+    moved = strided.decoded("box_regression") - batch.decoded("box_regression")
+    assert_close(moved, strides[batch.index][:, None].expand_as(moved))
+    decoded = DeltaCoder().decode(strided.encoded, strided.anchors) + strides[batch.index][:, None]
+    assert_close(decoded, strided.truth_boxes)
+    with pytest.raises(ValueError, match="level_sizes must be given where a part asks for levels"):
+        MatchedBatch(batch.inputs, batch.matches, Strided()).decoded("box_regression")
+
+
+class Asking(Matcher):
+    """Keeps the boxes that it is given."""
+
+    needs = frozenset({"pred_boxes"})
+
+    def forward(self, anchors, gt_boxes, *, pred_boxes, **others):
+        self.given.append(pred_boxes)
+
+
+def test_a_matcher_gets_boxes_decoded_with_the_stride_of_each_anchor():
+    batch, predictions = batch_of((3, 2))
+    matcher = Asking()
+    matcher.given = []
+    match_images(matcher, replace(batch.inputs, level_sizes=[40, 24]), Strided())
+    expected = DeltaCoder().decode(predictions["box_regression"], ANCHORS.expand(2, -1, -1))
+    expected[:, :40] += 8
+    expected[:, 40:] += 16
+    assert_close(torch.stack(matcher.given), expected)

@@ -38,7 +38,7 @@ def test_every_config_builds_trains_and_round_trips(path):
     assert again.config() == criterion.config()
     predictions, anchors = predictions_for(criterion, 2, 64), grid_anchors(side=8.0)
     outputs = [
-        c(predictions, random_targets([2, 0]), anchors=anchors, level_sizes=[64], **call_of(c))
+        c(predictions, random_targets([2, 0]), anchors=anchors, **call_of(c))
         for c in (criterion, again)
     ]
     assert torch.equal(outputs[0].total, outputs[1].total)

@@ -14,6 +14,7 @@ from detloss.classification.sigmoid_cross_entropy import (
     sigmoid_cross_entropy,
 )
 from detloss.classification.sigmoid_focal import SigmoidFocalLoss, prior_bias, sigmoid_focal_loss
+from detloss.classification.soft_focal import SoftFocalLoss, soft_focal_loss
 from detloss.classification.softmax_cross_entropy import (
     SoftmaxCrossEntropy,
     softmax_cross_entropy,
@@ -31,6 +32,7 @@ __all__ = [
     "QualityFocalLoss",
     "SigmoidCrossEntropy",
     "SigmoidFocalLoss",
+    "SoftFocalLoss",
     "SoftmaxCrossEntropy",
     "SoftmaxFocalLoss",
     "VarifocalLoss",
@@ -43,6 +45,7 @@ __all__ = [
     "quality_focal_loss",
     "sigmoid_cross_entropy",
     "sigmoid_focal_loss",
+    "soft_focal_loss",
     "softmax_cross_entropy",
     "softmax_focal_loss",
     "varifocal_loss",

@@ -369,7 +369,8 @@ class ClaimMatcher(Matcher):
         )
 
     def _takes_batch(self, anchors: Sequence[Tensor], gt_boxes: Sequence[Tensor]) -> bool:
-        return of_one_kind(anchors, gt_boxes)  # on a CPU too: few pairs are computed in any case
+        # on a CPU too: few pairs are computed in any case
+        return not torch.compiler.is_compiling() and of_one_kind(anchors, gt_boxes)
 
 
 def _share_area(a: Tensor, b: Tensor) -> Tensor:

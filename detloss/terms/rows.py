@@ -199,7 +199,9 @@ class Rows:
         batch = self.batch
         if batch.index is None:
             return batch.positive if values is None else self._masked(values)
-        if values is None:
+        if batch.is_positive is not None:
+            values = batch.is_positive.long() if values is None else values * batch.is_positive
+        elif values is None:
             values = batch.index.new_ones(len(batch.index))
         sums = values.new_zeros(batch.positive.numel()).index_add_(0, batch.index, values)
         return sums.view(batch.positive.shape)

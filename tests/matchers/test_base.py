@@ -229,6 +229,18 @@ def asked_for(name, anchors, gt_boxes):
     return {one: inputs[one] for one in MATCHERS[name].needs}
 
 
+def of_images(asked):
+    """What each of several images is `asked_for`, as `Matcher.batch` takes it."""
+    return {
+        key: [one[key] for one in asked]
+        if key == "gt_labels"
+        else value
+        if key == "level_sizes"
+        else torch.stack([one[key] for one in asked])
+        for key, value in asked[0].items()
+    }
+
+
 def match(name, gt_boxes, *, anchors=ANCHORS, gt_ignore=None):
     return detloss.build_part("matcher", {"type": name})(
         anchors, gt_boxes, gt_ignore=gt_ignore, **asked_for(name, anchors, gt_boxes)
@@ -401,20 +413,25 @@ class TestEveryMatcher:
         if expected.pairs is not None:
             assert torch.equal(found.listed_pairs.cpu(), expected.listed_pairs)
 
+    def test_under_a_compiler_a_batch_is_one_graph(self, name):
+        torch._dynamo.reset()
+        matcher = detloss.build_part("matcher", {"type": name})
+        anchors, truths = [ANCHORS] * 2, [random_truths(count, seed=3) for count in (5, 0)]
+        inputs = [asked_for(name, ANCHORS, boxes) for boxes in truths]
+        together = of_images(inputs)
+        compiled = torch.compile(matcher.batch, fullgraph=True, backend="eager")
+        for found, boxes, of_image in zip(
+            compiled(anchors, truths, **together), truths, inputs, strict=True
+        ):
+            assert_close(told(found), told(matcher(ANCHORS, boxes, **of_image)))
+
     @pytest.mark.parametrize("flags", [True, False], ids=["flags", "no flags"])
     def test_a_batch_is_its_images(self, name, flags):
         truths = [random_truths(count, seed=count) for count in (3, 0, 6)]
         ignore = [torch.arange(len(boxes)) == 1 if flags else None for boxes in truths]
         anchors = [ANCHORS, ANCHORS + 2, ANCHORS * 0.9]
         asked = [asked_for(name, *one) for one in zip(anchors, truths, strict=True)]
-        together = {
-            key: [one[key] for one in asked]
-            if key == "gt_labels"
-            else value
-            if key == "level_sizes"
-            else torch.stack([one[key] for one in asked])
-            for key, value in asked[0].items()
-        }
+        together = of_images(asked)
         matcher = detloss.build_part("matcher", {"type": name})
         batch = matcher.batch(anchors, truths, gt_ignore=ignore, **together)
         for i, found in enumerate(batch):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detloss.boxes import grid_anchors
 from detloss.matchers import Matches
 
 FILE_NAME = re.compile(r"(?P<name>.+)_seed(?P<seed>\d+)\.npz")
@@ -87,7 +88,8 @@ class Golden:
     def level_sizes(self) -> list[int]:
         """Anchors of each pyramid level."""
         if "level_sizes" not in self.arrays:
-            return [int(height * width) for height, width in self["level_shapes"]]
+            of_cell = self["anchors_px"].shape[1] if "anchors_px" in self.arrays else 1
+            return [int(height * width) * of_cell for height, width in self["level_shapes"]]
         return [int(size) for size in self["level_sizes"]]
 
     def strides(self) -> Tensor:
@@ -117,13 +119,35 @@ class Golden:
         side = self.strides()[:, None]
         return torch.cat([self["points"], self["points"] + side], dim=-1)
 
+    def cell_anchors(self) -> Tensor:
+        """(A, 4) the sizes of each level around the centres of its cells."""
+        shapes, strides, sizes = (
+            self[name].tolist() for name in ("level_shapes", "strides", "anchors_px")
+        )
+        return grid_anchors(shapes, strides, sizes=sizes, offset=0.5)[0]
+
     def matched(self, prefix: str = "") -> list[Tensor]:
         """For each image (A,) the ground truth of each anchor, -1 background, -2 ignored.
 
         Args:
             prefix: What the names of the arrays begin with, before "match_".
         """
+        if "indices_0" in self.arrays:
+            return list(self._last_of_rows())
         return [self[f"{prefix}match_{image}"].long() for image in range(self.images)]
+
+    def _last_of_rows(self) -> Tensor:
+        """(B, A) the ground truth that an anchor has last in the rows of a level, -1 for none."""
+        sizes = self.level_sizes()
+        matched = torch.full((self.images, sum(sizes)), -1)
+        for level, (height, width) in enumerate(self["level_shapes"].tolist()):
+            of_cell = sizes[level] // (height * width)
+            image, anchor, row, column = self[f"indices_{level}"].long().unbind(1)
+            place = sum(sizes[:level]) + (row * width + column) * of_cell + anchor
+            truths = self[f"truth_{level}"].long()
+            for some in zip(image, place, truths, strict=True):
+                matched[some[:2]] = some[2]
+        return matched
 
     def matches(self, prefix: str = "") -> list[Matches]:
         """What `matched` says, as a criterion takes it; with the sample that the file records.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .golden import Golden
@@ -59,6 +60,16 @@ class Original:
             name: itemgetter(source) if isinstance(source, str) else source
             for name, source in self.predictions.items()
         }
+
+
+def of_maps(place: int | slice) -> Made:
+    """Those columns of the maps "p0", "p1", ..., a level each: (B, anchor, row, column, K)."""
+
+    def made(read: Mapping[str, Tensor]) -> Tensor:
+        maps = [read[f"p{level}"] for level in range(len(read))]
+        return torch.cat([one.permute(0, 2, 3, 1, 4).flatten(1, 3) for one in maps], 1)[..., place]
+
+    return made
 
 
 def columns(name: str, order: Sequence[int]) -> Made:
@@ -163,6 +174,17 @@ MM_YOLOX = Original(
     MM_TERMS | {"objectness": "obj"},
     Golden.cells,
 )
+YOLOV5 = Original(
+    "yolov5",
+    {
+        "box_regression": of_maps(slice(4)),
+        "objectness": of_maps(4),
+        "class_logits": of_maps(slice(5, None)),
+    },
+    {"classification": "cls", "objectness": "obj", "box": "box"},
+    Golden.cell_anchors,
+    of_an_image=True,
+)
 TOOD = Original(
     "tood",
     {"class_probabilities": "cls_scores", "box_regression": "bbox_preds"},
@@ -258,6 +280,8 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
         YOLOV6, config="yolov6s", terms={"classification": "cls", "box": "iou"}
     ),
     ("meituan", "yolov6_atss"): replace(YOLOV6, config="yolov6_atss"),
+    ("ultralytics", "yolov5"): YOLOV5,
+    ("ultralytics", "yolov5_focal_smooth"): replace(YOLOV5, config="yolov5_focal"),
     ("Megvii-BaseDetection", "yolox"): YOLOX,
     ("Megvii-BaseDetection", "yolox_l1"): replace(YOLOX, config="yolox_l1", terms=YOLOX_L1),
     ("mmdet", "yolox"): MM_YOLOX,

@@ -57,6 +57,8 @@ PAPER = {
     "yolov10_e2e": "as yolov10; the heads' weights change while training, 7 candidates for one",
     "yolov9": "the loss is not in the paper",
     "yolov9_dual": "the loss is not in the paper",
+    "yolov5": "no paper; without the factors of its train.py for levels, classes and image side",
+    "yolov5_focal": "no paper; as yolov5, with focal loss and label smoothing",
     "yolov6": "the label of a positive is TOOD's; varifocal loss on probabilities",
     "yolov6s": "as yolov6, without distributions",
     "yolov6_atss": "not in the paper",

@@ -1,5 +1,7 @@
 """Rows of a term: what weighs them, and what a normalizer may count of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scenes import CLASSES, build
@@ -153,6 +155,13 @@ def test_an_anchor_may_stand_in_several_pairs():
     assert rows.pairs.tolist() == [[2, 1, 0], [0, 0, 1]]
     assert rows.batch.truth.tolist() == [0, 1, 1, 2]
     assert rows.weights(torch.tensor(1.0)).tolist() == [1, 3, 3, 1]
+    assert rows.row_weights.tolist() == [[4, 3, 0], [0, 0, 1]]
+    flagged = replace(
+        second, pairs=torch.tensor([[0, 1], [2, 0]]), is_pair=torch.tensor([False, True])
+    )
+    rows = rows_of("box", matches=[first, flagged])
+    assert rows.pairs.tolist() == [[2, 1, 0], [0, 0, 1]]
+    assert rows.weights(torch.tensor(1.0)).tolist() == [1, 3, 3, 0, 1]
     assert rows.row_weights.tolist() == [[4, 3, 0], [0, 0, 1]]
     for image, mixed in enumerate([[MATCHES[0], second], [first, MATCHES[1]]]):
         message = rf"matches\[{image}\] must have pairs like the others, got None"
