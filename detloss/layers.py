@@ -271,7 +271,7 @@ class LayeredLoss(nn.Module):
         elif layer.matches != OWN:
             matches = self._matches_of(layer.matches, place, matched)
         if layer.class_agnostic:
-            targets = [_of_one_class(target) for target in targets]
+            targets = _of_one_class(targets)
         try:
             return layer.criterion.matched(
                 predictions, targets, anchors, level_sizes, image_size, matches
@@ -372,11 +372,16 @@ def _set_of(place: str) -> str:
     return place.partition("/")[0]
 
 
-def _of_one_class(target: Target) -> Target:
-    """The target with label 0 for each object."""
-    if "labels" not in target:
-        return target
-    return {**target, "labels": torch.zeros_like(target["labels"])}
+def _of_one_class(targets: Sequence[Target]) -> list[Target]:
+    """The targets with label 0 for each object; one tensor of zeros serves all images."""
+    labelled = [target["labels"] for target in targets if "labels" in target]
+    if not labelled:
+        return list(targets)
+    zeros = labelled[0].new_zeros(sum(map(len, labelled)))
+    return [
+        {**target, "labels": zeros[: len(target["labels"])]} if "labels" in target else target
+        for target in targets
+    ]
 
 
 def _zero(targets: Sequence[Target], reduction: TermReduction) -> Tensor:

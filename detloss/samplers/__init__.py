@@ -1,7 +1,7 @@
 """Samplers: which of the matched anchors count."""
 
 from detloss.samplers.all import AllSampler
-from detloss.samplers.base import Sampler
+from detloss.samplers.base import Sampler, leave_out
 from detloss.samplers.hard_negative import HardNegativeSampler
 from detloss.samplers.ohem import OHEMSampler
 from detloss.samplers.random_balanced import RandomBalancedSampler
@@ -14,4 +14,5 @@ __all__ = [
     "RandomBalancedSampler",
     "Sampler",
     "ScoreSampler",
+    "leave_out",
 ]

@@ -66,21 +66,26 @@ class Sampler(Part):
         if self.needs_class_loss and (class_loss is None or class_loss.shape != positive.shape):
             got = None if class_loss is None else tuple(class_loss.shape[1:])
             raise ValueError(f"class_loss must have shape {tuple(positive.shape[1:])}, got {got}")
-        return leave_out(matches, self.left_out(positive, ~(positive | ignored), class_loss))
+        return _leave_out(matches, self.left_out(positive, ~(positive | ignored), class_loss))
 
 
-def leave_out(matches: Sequence[Matches], left_out: Tensor) -> list[Matches]:
-    """Sampled matches in which the anchors of the mask `left_out` (B, A) are ignored.
+def leave_out(matches: Matches, left_out: Tensor) -> Matches:
+    """Sampled matches in which the anchors of the mask `left_out` (A,) are ignored.
 
     Their score becomes 0, and their pairs go.
 
     Example:
         >>> no = torch.tensor([False, False])
         >>> matches = Matches(torch.tensor([3, 4]), ~no, no, pairs=torch.tensor([[0, 3], [1, 4]]))
-        >>> kept = leave_out([matches], torch.tensor([[True, False]]))[0]
+        >>> kept = leave_out(matches, torch.tensor([True, False]))
         >>> kept.positive, kept.ignored, kept.pairs
         (tensor([False,  True]), tensor([ True, False]), tensor([[1, 4]]))
     """
+    return _leave_out([matches], left_out[None])[0]
+
+
+def _leave_out(matches: Sequence[Matches], left_out: Tensor) -> list[Matches]:
+    """`leave_out` for B images at once, `left_out` (B, A)."""
     positive = torch.stack([match.positive for match in matches]) & ~left_out
     index = torch.where(positive, torch.stack([match.target_index for match in matches]), 0)
     ignored = torch.stack([match.ignored for match in matches]) | left_out

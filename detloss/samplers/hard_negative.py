@@ -29,6 +29,8 @@ class HardNegativeSampler(Sampler):
         min_negatives: Negatives kept at least in every image that has them, >= 0.
 
     Example:
+        >>> import torch
+        >>> from detloss.matchers import Matches
         >>> positive = torch.tensor([True, False, False, False])
         >>> matches = Matches(torch.zeros(4, dtype=torch.long), positive, torch.zeros(4).bool())
         >>> HardNegativeSampler(ratio=2)(matches, torch.tensor([9.0, 1.0, 3.0, 2.0])).negative
@@ -63,6 +65,7 @@ def rounded_down(count: Tensor, ratio: float) -> Tensor:
     taken to 12 decimals, rounded up for the sake of a third: 3 x 0.333... is 1.
 
     Example:
+        >>> import torch
         >>> rounded_down(torch.tensor([50, 3, 3]), 1.06), rounded_down(torch.tensor(3), 1 / 3)
         (tensor([53,  3,  3]), tensor(1))
     """

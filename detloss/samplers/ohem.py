@@ -22,6 +22,8 @@ class OHEMSampler(Sampler):
             None for as many as are among the hardest anchors. 0.25 in mmdetection's Faster R-CNN.
 
     Example:
+        >>> import torch
+        >>> from detloss.matchers import Matches
         >>> positive = torch.tensor([True, True, False, False])
         >>> matches = Matches(torch.zeros(4, dtype=torch.long), positive, torch.zeros(4).bool())
         >>> loss = torch.tensor([3.0, 2.0, 1.0, 4.0])

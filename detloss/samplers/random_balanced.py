@@ -20,6 +20,7 @@ class RandomBalancedSampler(Sampler):
         positive_fraction: Largest share of positives among them, in [0, 1]; rounded down.
 
     Example:
+        >>> from detloss.matchers import Matches
         >>> positive = torch.tensor([True, True, True, False, False, False])
         >>> matches = Matches(torch.zeros(6, dtype=torch.long), positive, torch.zeros(6).bool())
         >>> kept = RandomBalancedSampler(size=4, positive_fraction=0.25)(matches)

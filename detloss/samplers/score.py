@@ -26,6 +26,7 @@ class ScoreSampler(Sampler):
         threshold: Least score of a negative that is kept, in [0, 1).
 
     Example:
+        >>> from detloss.matchers import Matches
         >>> matches = Matches(torch.zeros(3, dtype=torch.long), *torch.zeros(2, 3).bool())
         >>> loss = -torch.tensor([0.5, 0.98, 0.999]).log()  # from background's probability
         >>> ScoreSampler(threshold=0.01)(matches, loss).negative
