@@ -15,6 +15,7 @@ what is new in it. The overlap of a member is ``IoU - sum of penalties``, and 1 
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -131,7 +132,8 @@ def family_loss(
     )
 
 
-class Composition(NamedTuple):
+@dataclass(frozen=True)
+class Composition:
     """A loss of the family: a member, and what is done to its overlap and to its penalties.
 
     Attributes:

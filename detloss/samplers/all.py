@@ -1,7 +1,5 @@
 """Every matched anchor counts."""
 
-import dataclasses
-
 from torch import Tensor
 
 from detloss.matchers import Matches
@@ -27,4 +25,12 @@ class AllSampler(Sampler):
 
     def forward(self, matches: Matches, class_loss: Tensor | None = None) -> Matches:
         """`matches` with `sampled` set; see `Sampler.forward`."""
-        return dataclasses.replace(matches, sampled=True)
+        return Matches(
+            matches.target_index,
+            matches.positive,
+            matches.ignored,
+            matches.score,
+            matches.pairs,
+            sampled=True,
+            is_pair=matches.is_pair,
+        )
