@@ -79,6 +79,15 @@ def test_every_shipped_config_equals_its_original(file):
     assert not found.differing, "an original that leaves matches to chance comes with another seed"
 
 
+def test_given_matches_come_with_the_pairs_that_a_file_records():
+    golden = Golden.read(GOLDEN / "mmdet" / "yolof_seed0.npz")
+    found = compare(golden, replace(original_of(golden), given=True))
+    assert found.equal, found
+    predicted = torch.cat([golden["anchors"][None]] * golden.images)
+    pairs = [match.pairs for match in golden.with_pairs(golden.matches(), predicted)]
+    assert [len(of_image) for of_image in pairs] == [0, 7, 9]
+
+
 def test_the_golden_files_are_small_and_each_original_has_one():
     assert sum(file.stat().st_size for file in FILES) <= 3_000_000
     found = {(golden.project, golden.name) for golden in map(Golden.read, FILES)}

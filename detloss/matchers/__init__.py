@@ -8,6 +8,7 @@ from detloss.matchers.max_iou import MaxIoUMatcher
 from detloss.matchers.sim_ota import SimOTAMatcher
 from detloss.matchers.ssd import SSDMatcher
 from detloss.matchers.task_aligned import TaskAlignedMatcher
+from detloss.matchers.uniform import UniformMatcher
 from detloss.matchers.yolo_ratio import YOLORatioMatcher
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "SSDMatcher",
     "SimOTAMatcher",
     "TaskAlignedMatcher",
+    "UniformMatcher",
     "YOLORatioMatcher",
 ]

@@ -236,19 +236,19 @@ def overlapping(scene: Scene, reach: Tensor, areas: Tensor) -> Pairs:
     planes, areas = reach.permute(2, 0, 1), areas.t()
     if not sync_is_free(reach):
         anchor = truths.image[:, None] * size + torch.arange(size, device=reach.device)
-        valid = _share_area(planes[:, group], areas[..., None]) & truths.claims[:, None]
+        valid = share_area(planes[:, group], areas[..., None]) & truths.claims[:, None]
         return Pairs(scene.rows, scene.every_row, anchor, valid)
     planes = torch.nn.functional.pad(planes, (0, -size % TILE), value=torch.nan)
     planes = planes.view(4, len(reach), -1, TILE)  # tiles of consecutive anchors
     low, high = planes[:2].nan_to_num(torch.inf), planes[2:].nan_to_num(-torch.inf)
     rectangles = torch.cat([low.amin(-1), high.amax(-1)])
-    near = _share_area(rectangles[:, group], areas[..., None])  # most tiles are far away
+    near = share_area(rectangles[:, group], areas[..., None])  # most tiles are far away
     rows, anchors = [], []
     for part in torch.split(
         (near & truths.claims[:, None]).nonzero(), tiles.CPU_PAIRS // TILE or 1
     ):
         row, tile = part.unbind(1)
-        inside = _share_area(planes[:, group[row], tile], areas[:, row, None])
+        inside = share_area(planes[:, group[row], tile], areas[:, row, None])
         place, column = inside.nonzero().unbind(1)
         rows.append(row[place])
         anchors.append(truths.image[rows[-1]] * size + tile[place] * TILE + column)
@@ -280,7 +280,7 @@ def reaches(scene: Scene, reach: Tensor, areas: Tensor, row: Tensor, anchor: Ten
     if len(reach) == 1:
         anchor = anchor % scene.size
     planes = take(reach.flatten(0, 1), anchor).movedim(-1, 0)
-    return _share_area(planes, take(areas, row).movedim(-1, 0))
+    return share_area(planes, take(areas, row).movedim(-1, 0))
 
 
 def contest(scene: Scene, row: Tensor, anchor: Tensor, chosen: Tensor, priority: Tensor) -> Tensor:
@@ -373,7 +373,7 @@ class ClaimMatcher(Matcher):
         return not torch.compiler.is_compiling() and of_one_kind(anchors, gt_boxes)
 
 
-def _share_area(a: Tensor, b: Tensor) -> Tensor:
+def share_area(a: Tensor, b: Tensor) -> Tensor:
     """Whether rectangles overlap, from planes (4, ...)."""
     return (a[0] < b[2]) & (a[2] > b[0]) & (a[1] < b[3]) & (a[3] > b[1])
 

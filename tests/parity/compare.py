@@ -85,10 +85,16 @@ def _compare(golden: Golden, original: Original, configs: Path) -> Comparison:
     if original.given:
         given = {name: golden.matches(prefix) for name, prefix in (sets or {"": ""}).items()}
         given = given if sets else given[""]
+    anchors = original.anchors(golden)
+    if original.given and golden.has_pairs:
+        regression = predictions["box_regression"].detach()
+        given = golden.with_pairs(
+            given, criterion.coder.decode(regression, anchors.expand_as(regression))
+        )
     output = criterion(
         _of_sets(predictions) if sets else predictions,
         golden.targets(),
-        anchors=original.anchors(golden),
+        anchors=anchors,
         level_sizes=golden.level_sizes(),
         matches=given,
         **original.call(golden),

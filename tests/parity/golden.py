@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +168,33 @@ class Golden:
             target_index = torch.where(positive, index, 0)
             matches.append(Matches(target_index, positive, ~counts, score, sampled=bool(recorded)))
         return matches
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether it records pairs of predicted boxes and ground truths beside the matches."""
+        return "regression_used_0" in self.arrays
+
+    def with_pairs(self, matches: Sequence[Matches], predicted: Tensor) -> list[Matches]:
+        """The matches with the pairs that it records.
+
+        Args:
+            matches: Of each image.
+            predicted: (B, A, 4) boxes.
+        """
+        found = []
+        for image, match in enumerate(matches):
+            used = self[f"regression_used_{image}"]
+            of_boxes, of_truths = (
+                self[f"regression_{name}_boxes_{image}"][used] for name in ("pred", "gt")
+            )
+            anchor = _nearest(of_boxes, predicted[image])
+            truth = _nearest(of_truths, self[f"gt_boxes_{image}"])
+            found.append(replace(match, pairs=torch.stack([anchor, truth], dim=1)))
+        return found
+
+
+def _nearest(some: Tensor, boxes: Tensor) -> Tensor:
+    """(P,) the one of `boxes` that each of `some` (P, 4) is, but for rounding."""
+    if not len(some):
+        return torch.zeros(0, dtype=torch.long)
+    return (some[:, None] - boxes).abs().sum(-1).argmin(1)

@@ -298,6 +298,13 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
     ("mmdet", "rtmdet"): Original("rtmdet", MM_PREDICTIONS, MM_TERMS, Golden.points),
     ("mmdet", "ssd"): Original("ssd_mmdet", MM_PREDICTIONS, MM_TERMS, Golden.anchors, sampled=True),
     ("mmdet", "tood"): TOOD,
+    ("mmdet", "yolof"): Original(
+        "yolof",
+        MM_PREDICTIONS,
+        MM_TERMS,
+        Golden.anchors,
+        undecided="of anchors that are equally near an object it takes some by the order of a sort",
+    ),
     ("mmdet", "tood_initial"): replace(
         TOOD, config="tood_initial", convention={"matcher.convention": "mmdet"}
     ),

@@ -70,6 +70,7 @@ PAPER = {
     "yolox_mmdet_l1": "as yolox_mmdet, with L1 of the codes",
     "vfnet": "boxes divided by the sum of their IoUs, for the positives",
     "rtmdet": "nothing known",
+    "yolof": "nothing known",
     "nanodet_plus": "no paper; no cost of the centre's distance",
     "nanodet_plus_aux": "as nanodet_plus; the auxiliary head's matches for both",
     "tood": "nothing known",
