@@ -2,8 +2,10 @@
 
 from detloss.matchers.atss import ATSSMatcher
 from detloss.matchers.base import Matcher, Matches
+from detloss.matchers.center_region import CenterRegionMatcher
 from detloss.matchers.dynamic_soft_label import DynamicSoftLabelMatcher
 from detloss.matchers.fcos import FCOSMatcher
+from detloss.matchers.grid import GridMatcher
 from detloss.matchers.max_iou import MaxIoUMatcher
 from detloss.matchers.sim_ota import SimOTAMatcher
 from detloss.matchers.ssd import SSDMatcher
@@ -13,8 +15,10 @@ from detloss.matchers.yolo_ratio import YOLORatioMatcher
 
 __all__ = [
     "ATSSMatcher",
+    "CenterRegionMatcher",
     "DynamicSoftLabelMatcher",
     "FCOSMatcher",
+    "GridMatcher",
     "Matcher",
     "Matches",
     "MaxIoUMatcher",

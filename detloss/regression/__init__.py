@@ -12,6 +12,7 @@ from detloss.regression.iou import IoULoss, iou_loss
 from detloss.regression.l1 import L1Loss, l1_loss
 from detloss.regression.l2 import L2Loss, l2_loss
 from detloss.regression.smooth_l1 import SmoothL1Loss, beta_from_sigma, smooth_l1_loss
+from detloss.regression.yolo import YOLOLoss, yolo_loss
 
 __all__ = [
     "BoxLoss",
@@ -23,6 +24,7 @@ __all__ = [
     "L1Loss",
     "L2Loss",
     "SmoothL1Loss",
+    "YOLOLoss",
     "beta_from_sigma",
     "ciou_loss",
     "diou_loss",
@@ -32,4 +34,5 @@ __all__ = [
     "l1_loss",
     "l2_loss",
     "smooth_l1_loss",
+    "yolo_loss",
 ]

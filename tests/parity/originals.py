@@ -174,6 +174,16 @@ MM_YOLOX = Original(
     MM_TERMS | {"objectness": "obj"},
     Golden.cells,
 )
+YOLOV3 = Original(
+    "yolov3",
+    {
+        "box_regression": columns("pred_maps", [0, 1, 2, 3]),
+        "objectness": columns("pred_maps", [4]),
+        "class_logits": columns("pred_maps", [5, 6, 7]),
+    },
+    {"classification": "cls", "objectness": "conf", "box/centre": "xy", "box/size": "wh"},
+    Golden.anchors,
+)
 YOLOV5 = Original(
     "yolov5",
     {
@@ -303,6 +313,7 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
         MM_PREDICTIONS,
         MM_TERMS,
         Golden.anchors,
+    ("mmdet", "yolov3"): YOLOV3,
         undecided="of anchors that are equally near an object it takes some by the order of a sort",
     ),
     ("mmdet", "tood_initial"): replace(
