@@ -69,7 +69,6 @@ PAPER = {
     "yolox_l1": "as yolox, with L1 of the codes",
     "yolox_mmdet": "candidates also inside the box",
     "yolox_mmdet_l1": "as yolox_mmdet, with L1 of the codes",
-    "foveabox": "focal loss with alpha 0.4 and gamma 1.5, over the positives plus the images",
     "vfnet": "boxes divided by the sum of their IoUs, for the positives",
     "rtmdet": "nothing known",
     "yolof": "nothing known",
