@@ -305,6 +305,7 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
         Golden.points,
         convention={"matcher.convention": "mmdet"},
     ),
+    ("mmdet", "yolov3"): YOLOV3,
     ("mmdet", "rtmdet"): Original("rtmdet", MM_PREDICTIONS, MM_TERMS, Golden.points),
     ("mmdet", "ssd"): Original("ssd_mmdet", MM_PREDICTIONS, MM_TERMS, Golden.anchors, sampled=True),
     ("mmdet", "tood"): TOOD,
@@ -313,7 +314,6 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
         MM_PREDICTIONS,
         MM_TERMS,
         Golden.anchors,
-    ("mmdet", "yolov3"): YOLOV3,
         undecided="of anchors that are equally near an object it takes some by the order of a sort",
     ),
     ("mmdet", "tood_initial"): replace(
