@@ -1,10 +1,12 @@
 """Ground truths that take as many anchors as their best overlaps add up to, the cheapest first."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from detloss.matchers.base import Matcher
 from detloss.matchers.claims import (
     ClaimMatcher,
     Owners,
@@ -49,24 +51,27 @@ class DynamicKMatcher(ClaimMatcher):
         candidates = torch.stack([pairs.anchors(scene) for pairs in wanted]).any(0)
         pairs = crossed(scene, candidates)
 
-        def cost(row: Tensor, anchor: Tensor) -> Tensor:
-            overlap = scene.overlap(row, anchor, "iou")
-            return self.cost(scene, row, anchor, overlap).nan_to_num(torch.inf)
-
-        anchor, costs = pairs.cheapest(cost(pairs.row, pairs.anchor), self.topk)
+        overlap = scene.overlap(pairs.row, pairs.anchor, "iou")
+        cost = self.cost(scene, pairs.row, pairs.anchor, overlap).nan_to_num_(torch.inf)
+        anchor, costs = pairs.cheapest(cost, self.topk)
         rank = torch.arange(anchor.shape[1], device=anchor.device)
-        chosen = (rank < self._counts(scene, pairs)[:, None]) & (costs < torch.inf)
+        chosen = (rank < self._counts(pairs.table(overlap, 0.0))) & (costs < torch.inf)
         owner = contest(scene, scene.every_row, anchor, chosen, -costs)
-        owner = give_to_best_of_all(
-            scene, owner, anchor, chosen, lambda row, anchor: -cost(row, anchor)
-        )
+
+        def cheapness(row: Tensor, anchor: Tensor) -> Tensor:
+            overlap = scene.overlap(row, anchor, "iou")
+            return self.cost(scene, row, anchor, overlap).nan_to_num_(torch.inf).neg_()
+
+        owner = give_to_best_of_all(scene, owner, anchor, chosen, cheapness)
         return Owners(owner, self._scores(scene, owner) if self.scores else None)
 
-    def _counts(self, scene: Scene, pairs: Pairs) -> Tensor:
-        """(R,) how many anchors each ground truth takes."""
-        overlaps = pairs.table(scene.overlap(pairs.row, pairs.anchor, "iou"), 0.0)
+    def _takes_batch(self, anchors: Sequence[Tensor], gt_boxes: Sequence[Tensor]) -> bool:
+        return Matcher._takes_batch(self, anchors, gt_boxes)  # every candidate meets every truth
+
+    def _counts(self, overlaps: Tensor) -> Tensor:
+        """(R, 1) how many anchors each ground truth takes, from the overlaps (R, K)."""
         largest = overlaps.topk(min(self.topk, overlaps.shape[1])).values
-        return largest.sum(1).int().clamp(min=1)
+        return largest.sum(1, keepdim=True).int().clamp(min=1)
 
     def _scores(self, scene: Scene, owner: Tensor) -> Tensor:
         """(B A,) the overlap of each positive, 0 elsewhere."""

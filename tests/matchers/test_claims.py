@@ -34,8 +34,8 @@ def listed(pairs):
     """The set of pairs (ground truth, anchor)."""
     if pairs.valid is None:
         return set(zip(pairs.row.tolist(), pairs.anchor.tolist(), strict=True))
-    row = pairs.row.expand_as(pairs.anchor)[pairs.valid]
-    return set(zip(row.tolist(), pairs.anchor[pairs.valid].tolist(), strict=True))
+    row, anchor = pairs.row.expand_as(pairs.valid), pairs.anchor.expand_as(pairs.valid)
+    return set(zip(row[pairs.valid].tolist(), anchor[pairs.valid].tolist(), strict=True))
 
 
 @pytest.mark.parametrize("shared", [True, False])

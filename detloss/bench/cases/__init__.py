@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 
+from detloss.bench.cases.assignment import assignment
 from detloss.bench.cases.boxes import boxes
 from detloss.bench.cases.classification import (
     DETR,
@@ -21,7 +22,17 @@ from detloss.bench.cases.criteria import criterion
 from detloss.bench.cases.matching import matching
 from detloss.bench.measure import Case
 
-__all__ = ["COUNTED", "TIMED", "Build", "boxes", "criterion", "focal", "indices", "matching"]
+__all__ = [
+    "COUNTED",
+    "TIMED",
+    "Build",
+    "assignment",
+    "boxes",
+    "criterion",
+    "focal",
+    "indices",
+    "matching",
+]
 
 Build = Callable[[torch.device, float], Case]
 """Makes a case on a device, its rows scaled by a factor."""
@@ -48,6 +59,14 @@ CASES: dict[str, Build] = {
     "match-batch": partial(matching, counts=(5, 20, 50, 100), side=640),
     "match-fcos": partial(matching, counts=(7, 20), name="fcos"),
     "match-atss": partial(matching, counts=(7, 20), name="atss"),
+    **{
+        f"assign-task-aligned-{count}": partial(
+            assignment, name="task_aligned", images=16, count=count
+        )
+        for count in (10, 40, 100)
+    },
+    "assign-sim-ota": partial(assignment, name="sim_ota", images=1, count=100),
+    "assign-soft-label": partial(assignment, name="dynamic_soft_label", images=1, count=100),
     "criterion": criterion,
     "criterion-giou": partial(criterion, name="retinanet_giou"),
     "criterion-fcos": partial(criterion, name="fcos"),
