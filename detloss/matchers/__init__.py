@@ -2,6 +2,7 @@
 
 from detloss.matchers.atss import ATSSMatcher
 from detloss.matchers.base import Matcher, Matches
+from detloss.matchers.center_region import CenterRegionMatcher
 from detloss.matchers.dynamic_soft_label import DynamicSoftLabelMatcher
 from detloss.matchers.fcos import FCOSMatcher
 from detloss.matchers.grid import GridMatcher
@@ -14,6 +15,7 @@ from detloss.matchers.yolo_ratio import YOLORatioMatcher
 
 __all__ = [
     "ATSSMatcher",
+    "CenterRegionMatcher",
     "DynamicSoftLabelMatcher",
     "FCOSMatcher",
     "GridMatcher",

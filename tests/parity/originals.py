@@ -298,6 +298,7 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
     ("mmdet", "yolox_l1"): replace(
         MM_YOLOX, config="yolox_mmdet_l1", terms=YOLOX_L1 | {"box/iou": "bbox"}
     ),
+    ("mmdet", "foveabox"): Original("foveabox", MM_PREDICTIONS, MM_TERMS, Golden.points),
     ("mmdet", "vfnet"): Original(
         "vfnet",
         MM_PREDICTIONS | {"refined": "bbox_preds_refine"},
