@@ -11,7 +11,7 @@ from detloss.matchers.images import Images
 from detloss.matchers.nearest import centres, nearest
 from detloss.matchers.tiles import most_overlapped
 from detloss.registry import MATCHERS, Fraction, Positive, PositiveInt
-from detloss.tensors import has_float64
+from detloss.tensors import has_float64, sync_is_free
 
 Convention = Literal["paper", "mmdet", "paddle"]
 MARGIN = {"paper": 0.0, "mmdet": 0.01, "paddle": 1e-9}
@@ -79,6 +79,9 @@ class ATSSMatcher(Matcher):
             images.level_sizes,
         )
         assert sizes is not None
+        if sync_is_free(truths) and not truths.any():  # no objects, which a CPU can see
+            no = torch.zeros(boxes.shape[:2], dtype=torch.bool)
+            return Assigned(no.long(), no, images.in_ignore_region(self.ignore_overlap))
         candidates = nearest(boxes, truths, sizes, self.topk)
         selected, overlap = self._select(boxes, truths, candidates)
 

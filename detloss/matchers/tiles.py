@@ -72,7 +72,7 @@ class Tiles:
 
         A tile without boxes may be left out.
         """
-        if self._count == 0 or self._boxes == 0:
+        if self._count == 0 or not self.boxes.any():  # a point at 0 has no area to share
             return
         count, size = self.anchors.shape[1:]
         if count * size * self._boxes <= CPU_PAIRS:  # to find the near ones would cost more
