@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_derivative
+from detloss.kernels import (
+    Reduction,
+    binary_loss,
+    softplus,
+    softplus_backward,
+    softplus_with_derivative,
+)
 from detloss.registry import CLASSIFICATION, Fraction, PerClass
 
 
@@ -68,6 +74,7 @@ def balanced_cross_entropy(
         target,
         quality=quality,
         with_derivative=softplus_with_derivative,
+        backward=softplus_backward,
         label_smoothing=label_smoothing,
         alpha=alpha,
         class_weight=class_weight,

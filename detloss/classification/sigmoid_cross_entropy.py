@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_derivative
+from detloss.kernels import (
+    Reduction,
+    binary_loss,
+    softplus,
+    softplus_backward,
+    softplus_with_derivative,
+)
 from detloss.registry import CLASSIFICATION, Fraction, PerClass
 
 
@@ -65,6 +71,7 @@ def sigmoid_cross_entropy(
         target,
         quality=quality,
         with_derivative=softplus_with_derivative,
+        backward=softplus_backward,
         label_smoothing=label_smoothing,
         class_weight=class_weight,
         weight=weight,

@@ -6,7 +6,7 @@ Dtypes, weights, reduction and speed are here. `dispatch.py` opens with a map of
 from detloss.kernels.binary import binary_loss
 from detloss.kernels.blocks import BLOCK
 from detloss.kernels.dispatch import plain_formulas, run
-from detloss.kernels.elementary import softplus, softplus_with_derivative
+from detloss.kernels.elementary import softplus, softplus_backward, softplus_with_derivative
 from detloss.kernels.formula import Formula
 from detloss.kernels.module import Loss
 from detloss.kernels.reduction import Reduction
@@ -29,5 +29,6 @@ __all__ = [
     "run",
     "softmax_loss",
     "softplus",
+    "softplus_backward",
     "softplus_with_derivative",
 ]

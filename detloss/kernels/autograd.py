@@ -7,7 +7,7 @@ from torch import Tensor
 
 from detloss.kernels.blocks import LossCall, compute_in_blocks
 from detloss.kernels.formula import Formula
-from detloss.tensors import sync_is_free, widen
+from detloss.tensors import widen
 
 
 def plain_loss(
@@ -42,7 +42,7 @@ def _zeroed(values: Tensor, where: Tensor) -> Tensor:
 
 
 class FusedLoss(torch.autograd.Function):
-    """A loss whose gradient is made in forward; backward only scales it.
+    """A loss on a CPU whose gradient is made in forward; backward only scales it.
 
     The first backward gives that gradient away instead of a copy. A second backward, and one that
     is itself differentiated, starts again from the predictions. So does the backward of float16
@@ -54,8 +54,8 @@ class FusedLoss(torch.autograd.Function):
         """The loss of `pred` (N, K); nothing in `call` wants a gradient."""
         now = pred.dtype != torch.float16
         loss, ctx.gradient = compute_in_blocks(call, pred, with_gradient=now)
-        ctx.save_for_backward(pred, call.weight, *call.rows)
-        ctx.formula, ctx.scale, ctx.sum_over = call.formula, call.scale, call.sum_over
+        ctx.save_for_backward(pred, *call.tensors())
+        ctx.call = call.without_tensors()
         return loss
 
     @staticmethod
@@ -64,13 +64,22 @@ class FusedLoss(torch.autograd.Function):
         gradient, ctx.gradient = ctx.gradient, None
         create_graph = torch.is_grad_enabled()
         if gradient is not None and not create_graph:
-            if grad.ndim or not sync_is_free(grad) or grad.item() != 1:
+            if grad.ndim or grad.item() != 1:
                 gradient.mul_(grad[:, None] if grad.ndim == 1 else grad)
             return gradient, None
-        pred, weight, *rows = ctx.saved_tensors
-        call = LossCall(ctx.formula, tuple(rows), weight, ctx.scale, ctx.sum_over)
-        if create_graph:  # let autograd see the formula
-            loss = call.sum(call.scale * plain_loss(call.formula, pred, call.rows, weight))
-            return torch.autograd.grad(loss, pred, grad, create_graph=True)[0], None
+        pred, *tensors = ctx.saved_tensors
+        call = ctx.call.with_tensors(tensors)
+        if create_graph:
+            return gradient_with_graph(call, pred, grad), None
         _, gradient = compute_in_blocks(call, pred, with_gradient=True, upstream=grad)
         return gradient, None
+
+
+def gradient_with_graph(call: LossCall, pred: Tensor, grad: Tensor) -> Tensor:
+    """The gradient (N, K) of a call, `grad` times, itself differentiable by the plain formula.
+
+    `grad` is 0-d or like the loss.
+    """
+    loss = call.sum(call.scale * plain_loss(call.formula, pred, call.rows, call.weight))
+    gradient: Tensor = torch.autograd.grad(loss, pred, grad, create_graph=True)[0]
+    return gradient

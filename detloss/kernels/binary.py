@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from detloss.kernels.dispatch import run
-from detloss.kernels.formula import Formula
+from detloss.kernels.formula import Formula, GradientOf
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
     check_label_smoothing,
@@ -26,10 +27,10 @@ from detloss.kernels.targets import (
     is_index_target,
     per_class_values,
 )
-from detloss.tensors import sync_is_free
 
 Elementwise = Callable[[Tensor], Tensor]
 WithDerivative = Callable[[Tensor, Tensor | None], Tensor]
+Backward = Callable[[Tensor, Tensor], Tensor]
 OfLabel = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Factor = Tensor | float
 
@@ -41,6 +42,7 @@ def binary_loss(
     *,
     quality: Tensor | None = None,
     with_derivative: WithDerivative | None = None,
+    backward: Backward | None = None,
     of_label: OfLabel | None = None,
     dense: Callable[[Tensor, Tensor], Tensor] | None = None,
     label_smoothing: float = 0.0,
@@ -63,6 +65,7 @@ def binary_loss(
         with_derivative: The same with its derivative, ``(z, derivative) -> loss``, in few passes.
             It writes over `derivative` unless that is None, and may overwrite z. At z = -inf both
             are 0. Without it, autograd.
+        backward: ``(z, factor) -> factor * derivative``, where PyTorch has one operator for that.
         of_label: Replaces the formula above for a label y: ``(x, y) -> (loss, derivative by x)``,
             elementwise, plain and differentiable. Without a quality it is not asked for the labels
             0 and 1, which are `negative` of x and of -x.
@@ -92,7 +95,7 @@ def binary_loss(
     if isinstance(no, float) and isinstance(yes, float) and no > 0 and yes <= 3 * no:
         scale, yes, no = no, yes / no, 1.0
 
-    technique = _Technique(negative, with_derivative, of_label, dense, yes, no)
+    technique = _Technique(negative, with_derivative, backward, of_label, dense, yes, no)
     count: Tensor | float = logits.numel()
     formula = _of_share(technique, label_smoothing)
     if by_index:
@@ -137,10 +140,20 @@ class _Technique(NamedTuple):
 
     negative: Elementwise
     with_derivative: WithDerivative | None
+    backward: Backward | None
     of_label: OfLabel | None
     dense: Callable[[Tensor, Tensor], Tensor] | None
     yes: Factor
     no: Factor
+
+    def negative_at_once(self, z: Tensor, with_gradient: bool) -> tuple[Tensor, GradientOf]:
+        """The loss of negatives with logits z, which it may use up, and its derivative by them."""
+        if self.backward is not None:
+            return self.negative(z), partial(self.backward, z)
+        assert self.with_derivative is not None
+        derivative = torch.empty_like(z) if with_gradient else None
+        loss = self.with_derivative(z, derivative)
+        return loss, z.mul_ if derivative is None else derivative.mul_
 
     def label_loss(self, x: Tensor, q: Tensor, yes: Factor, no: Factor) -> Tensor:
         """The loss of logits x with labels q, elementwise; plain and differentiable."""
@@ -149,9 +162,10 @@ class _Technique(NamedTuple):
         return yes * q * self.negative(-x) + no * (1 - q) * self.negative(x)
 
     def label_loss_with_gradient(
-        self, x: Tensor, q: Tensor, yes: Factor, no: Factor
+        self, x: Tensor, q: Tensor, column: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The same with its gradient, for labels (P,) that are few: it is in the closed form."""
+        """The same with its gradient, for labels (P,) of columns (P,): they are few."""
+        yes, no = (f[column] if isinstance(f, Tensor) else f for f in (self.yes, self.no))
         if self.of_label is not None:
             loss, gradient = self.of_label(x, q)
             return yes * loss, yes * gradient
@@ -186,22 +200,34 @@ def _of_index(technique: _Technique, ignore_index: int) -> Formula:
         return Formula(value)
 
     def fused(z: Tensor, gradient: Tensor | None, index: Tensor) -> Tensor:
-        _, place, says_yes = _places_of(index, z.shape[-1])
+        _, place = _places_of(index, z.shape[-1])
         factor = yes[place % z.shape[-1]] if isinstance(yes, Tensor) else yes
-        sign: Factor = -1.0
-        if says_yes is not None:
-            other = no[place % z.shape[-1]] if isinstance(no, Tensor) else no
-            factor = torch.where(says_yes, _like(z, factor), _like(z, other))
-            sign = torch.where(says_yes, _like(z, -1.0), _like(z, 1.0))
-        _multiply(z, place, sign)
+        _multiply(z, place, -1.0)
         _make_sure_negatives(z, index == ignore_index)
         loss = with_derivative(z, gradient)
         _multiply(loss, place, factor, elsewhere=no)
         if gradient is not None:
-            _multiply(gradient, place, factor * sign, elsewhere=no)
+            _multiply(gradient, place, -factor, elsewhere=no)
         return loss
 
-    return Formula(value, fused, in_place=True)
+    def at_once(x: Tensor, with_gradient: bool, index: Tensor) -> tuple[Tensor, GradientOf]:
+        z, column, says_yes = _as_negatives(x, index, ignore_index)
+        by_x = z.new_ones(column.shape).masked_fill_(says_yes, -1)
+        z.scatter_reduce_(-1, column, by_x, "prod")
+        loss, derivative_of = technique.negative_at_once(z, with_gradient)
+        if not (_is_one(yes) and _is_one(no)):
+            factor = _of_answer(column, says_yes, yes, no, by_x)
+            _multiply_columns(loss, column, factor, elsewhere=no)
+            by_x = by_x * factor
+
+        def gradient_of(factor: Tensor) -> Tensor:
+            gradient = derivative_of(factor)
+            _multiply_columns(gradient, column, by_x, elsewhere=no)
+            return gradient
+
+        return loss, gradient_of
+
+    return Formula(value, fused, in_place=True, at_once=at_once)
 
 
 def _of_index_and_quality(technique: _Technique, ignore_index: int) -> Formula:
@@ -229,46 +255,84 @@ def _of_index_and_quality(technique: _Technique, ignore_index: int) -> Formula:
         return Formula(value)
 
     def fused(z: Tensor, gradient: Tensor | None, index: Tensor, quality: Tensor) -> Tensor:
-        row, place, has_label = _places_of(index, z.shape[-1], ignore_index)
+        row, place = _places_of(index, z.shape[-1], ignore_index)
         labelled, labelled_gradient = technique.label_loss_with_gradient(
             z.view(-1).index_select(0, place),
             quality.index_select(0, row),
-            yes[place % z.shape[-1]] if isinstance(yes, Tensor) else yes,
-            no[place % z.shape[-1]] if isinstance(no, Tensor) else no,
+            place % z.shape[-1],
         )
         _make_sure_negatives(z, index == ignore_index)
         loss = with_derivative(z, gradient)
         for values, at_labels in ((loss, labelled), (gradient, labelled_gradient)):
-            if values is None:
-                continue
-            if not _is_one(no):
-                values.mul_(no)
-            elements = values.view(-1)
-            if has_label is not None:
-                at_labels = torch.where(has_label, at_labels, elements.index_select(0, place))
-            elements.index_copy_(0, place, at_labels)
+            if values is not None:
+                if not _is_one(no):
+                    values.mul_(no)
+                values.view(-1).index_copy_(0, place, at_labels)
         return loss
 
-    return Formula(value, fused, in_place=True)
+    def at_once(
+        x: Tensor, with_gradient: bool, index: Tensor, quality: Tensor
+    ) -> tuple[Tensor, GradientOf]:
+        z, column, has_label = _as_negatives(x, index, ignore_index)
+        labelled, labelled_gradient = technique.label_loss_with_gradient(
+            z.gather(-1, column)[:, 0], quality, column[:, 0]
+        )
+        loss, derivative_of = technique.negative_at_once(z, with_gradient)
+
+        def with_labels(values: Tensor, at_labels: Tensor) -> Tensor:
+            if not _is_one(no):
+                values.mul_(no)
+            as_no = values.gather(-1, column)
+            return values.scatter_(-1, column, torch.where(has_label, at_labels, as_no))
+
+        def gradient_of(factor: Tensor) -> Tensor:
+            at_column = factor.gather(-1, column) if factor.shape == z.shape else factor
+            return with_labels(derivative_of(factor), labelled_gradient[:, None] * at_column)
+
+        return with_labels(loss, labelled[:, None]), gradient_of
+
+    return Formula(value, fused, in_place=True, at_once=at_once)
 
 
 def _places_of(
     index: Tensor, classes: int, ignore_index: int | None = None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Which rows say yes, and where among the elements (N * C,) they do.
-
-    On a CPU these are the rows that do. Elsewhere counting them would be a host sync, so these are
-    all rows, and a third result says whether a row says yes.
-    """
-    column = index.clamp(0, classes - 1)
-    says_yes = column == index
+) -> tuple[Tensor, Tensor]:
+    """Which rows (P,) say yes, and where among the elements (N * C,) they do."""
+    says_yes = index.clamp(0, classes - 1) == index
     if ignore_index is not None:
         says_yes &= index != ignore_index
-    if sync_is_free(index):
-        row = says_yes.nonzero().view(-1)
-        return row, torch.add(index.index_select(0, row), row, alpha=classes), None
-    row = torch.arange(len(index), device=index.device)
-    return row, torch.add(column, row, alpha=classes), says_yes
+    row = says_yes.nonzero().view(-1)
+    return row, torch.add(index.index_select(0, row), row, alpha=classes)
+
+
+def _as_negatives(x: Tensor, index: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A copy of the logits (N, C) in which ignored rows are sure negatives, -inf; a column of each
+    row (N, 1); and whether the row says yes to it.
+    """
+    ignored = (index == ignore_index)[:, None]
+    index = index[:, None]
+    column = index.clamp(0, x.shape[-1] - 1)
+    says_yes = column == index
+    if 0 <= ignore_index < x.shape[-1]:
+        says_yes &= ~ignored
+    return x.masked_fill(ignored, -math.inf), column, says_yes
+
+
+def _of_answer(column: Tensor, says_yes: Tensor, yes: Factor, no: Factor, like: Tensor) -> Tensor:
+    """The factor (N, 1) of the answer to each row's column, in the dtype of `like` (N, 1)."""
+    if isinstance(yes, Tensor) or isinstance(no, Tensor):
+        yes, no = (f[column] if isinstance(f, Tensor) else _like(like, f) for f in (yes, no))
+        return torch.where(says_yes, yes, no)
+    return torch.full_like(like, no).masked_fill_(says_yes, yes)
+
+
+def _multiply_columns(values: Tensor, column: Tensor, factor: Tensor, elsewhere: Factor) -> None:
+    """Multiplies a column of each row by `factor` (N, 1), the others by `elsewhere`, in place."""
+    if _is_one(elsewhere):
+        values.scatter_reduce_(-1, column, factor, "prod")
+        return
+    here = values.gather(-1, column).mul_(factor)
+    values.mul_(elsewhere).scatter_(-1, column, here)
 
 
 def _multiply(values: Tensor, place: Tensor, factor: Factor, elsewhere: Factor = 1.0) -> None:
@@ -286,10 +350,7 @@ def _multiply(values: Tensor, place: Tensor, factor: Factor, elsewhere: Factor =
 
 def _make_sure_negatives(z: Tensor, ignored: Tensor) -> None:
     """Makes logits (N, C) of ignored rows -inf, in place: as a "no" they cost exactly nothing."""
-    if sync_is_free(ignored):
-        z.index_fill_(0, ignored.nonzero().view(-1), -math.inf)
-    else:
-        z.masked_fill_(ignored[:, None], -math.inf)
+    z.index_fill_(0, ignored.nonzero().view(-1), -math.inf)
 
 
 def _is_one(factor: Factor) -> bool:
@@ -303,7 +364,7 @@ def _like(x: Tensor, factor: Factor) -> Tensor:
 
 def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
     """The formula for a share of "yes" of each class (N, C), or for class indices (N,)."""
-    _, with_derivative, of_label, dense, yes, no = technique
+    _, with_derivative, _, of_label, dense, yes, no = technique
 
     def share_of(x: Tensor, target: Tensor, quality: Tensor | None) -> Tensor:
         """The share, smoothed; of indices it is made here, so that only a block is dense."""
@@ -342,7 +403,8 @@ def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
         yes_derivative = None if gradient is None else torch.empty_like(gradient)
         yes_loss = with_derivative(-x, yes_derivative)
         loss = with_derivative(x, gradient)
-        for_yes, for_no = yes * share, no * (1 - share)
+        for_yes = share if _is_one(yes) else yes * share
+        for_no = 1 - share if _is_one(no) else no * (1 - share)
         if gradient is not None and yes_derivative is not None:
             gradient.mul_(for_no).addcmul_(yes_derivative, for_yes, value=-1)
         return loss.mul_(for_no).addcmul_(yes_loss, for_yes)

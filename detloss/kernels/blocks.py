@@ -2,10 +2,13 @@
 
 On a CPU the cost of a loss is fresh memory, not arithmetic. So the rows are cut into blocks whose
 temporaries fit a core's cache, and a block is finished, weights and sum included, before the next
-one begins. On an accelerator all rows are one block.
+one begins. An accelerator takes another way, `at_once.py`.
 """
 
-from typing import Literal, NamedTuple
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,10 +49,22 @@ class LossCall(NamedTuple):
     scale: Tensor | float
     sum_over: SumOver
 
-    def of_rows(self, part: slice) -> "LossCall":
+    def of_rows(self, part: slice) -> LossCall:
         """The same for some of the rows."""
         weight = None if self.weight is None else self.weight[part]
         return self._replace(rows=tuple(row[part] for row in self.rows), weight=weight)
+
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The weight and the rows, for autograd to keep."""
+        return self.weight, *self.rows
+
+    def without_tensors(self) -> LossCall:
+        """The rest."""
+        return LossCall(self.formula, (), None, self.scale, self.sum_over)
+
+    def with_tensors(self, tensors: Sequence[Any]) -> LossCall:
+        """The whole again, from what `tensors` gave."""
+        return self._replace(weight=tensors[0], rows=tuple(tensors[1:]))
 
     def sum(self, loss: Tensor) -> Tensor:
         """`loss` summed as the call asks, as far as it is not yet."""
@@ -130,13 +145,12 @@ NO_SCRATCH = Scratch(None, None)
 def compute_in_blocks(
     call: LossCall, pred: Tensor, *, with_gradient: bool, upstream: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """The weighted, summed loss of predictions (N, K), and if asked for its gradient (N, K).
+    """The weighted, summed loss of predictions (N, K) on a CPU, and if asked for its gradient.
 
     `upstream`, 0-d or like the loss, multiplies the gradient before it is rounded to a half type.
     """
-    if pred.is_cpu:
-        keep_freed_memory()
-        load_constants()
+    keep_freed_memory()
+    load_constants()
     gradient = None
     if with_gradient:
         gradient = torch.empty_like(pred, memory_format=torch.contiguous_format)
@@ -170,7 +184,7 @@ def _count_blocks(formula: Formula, pred: Tensor, with_gradient: bool) -> int:
     if formula.large_blocks and pred.dtype not in HALF_TYPES:
         # without a gradient to write over, the formula makes a temporary of its size
         size = LARGE_BLOCK if with_gradient else 2 * BLOCK
-    if pred.numel() <= size or not sync_is_free(pred):
+    if pred.numel() <= size:
         return 1
     return -(-pred.numel() // size)
 

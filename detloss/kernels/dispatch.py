@@ -6,6 +6,8 @@
                         |-- does autograd, a compiler or a torch.func transform need to see the
                         |   formula? ------ yes -->  plain_loss       autograd.py: the whole tensor
                         no                                            in one expression
+                        |-- on an accelerator? -- yes -->  compute_at_once    at_once.py: all rows,
+                        no                                            then the gradient in backward
                         |-- does pred need a gradient?
                         |            |---- yes -->  FusedLoss         autograd.py: forward makes the
                         no                              |             gradient, backward scales it
@@ -14,7 +16,8 @@
                                            Formula.compute            formula.py: loss and gradient
                                            BlockWeights, sum
 
-All ways compute the same loss: `plain_formulas` forces the first one, for tests to compare.
+All ways compute the same loss: `plain_formulas` forces the first one, for tests to compare, and
+`without_host_sync` the second one.
 """
 
 from collections.abc import Iterator
@@ -25,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detloss.kernels.at_once import LossAtOnce, compute_at_once
 from detloss.kernels.autograd import FusedLoss, plain_loss
 from detloss.kernels.blocks import LossCall, SumOver, compute_in_blocks
 from detloss.kernels.formula import Formula
@@ -87,10 +91,17 @@ def run(
         rows = tuple(_flat(row, shape) for row in rows)
         weight = None if weight is None else _flat(weight, shape)
     call = LossCall(formula, rows, weight, scale, SUM_OVER[reduction])
-    if torch.is_grad_enabled() and pred.requires_grad:
-        loss: Tensor = FusedLoss.apply(pred, call)
+    with_gradient = torch.is_grad_enabled() and pred.requires_grad
+    loss: Tensor
+    if sync_is_free(pred):
+        if with_gradient:
+            loss = FusedLoss.apply(pred, call)
+        else:
+            loss, _ = compute_in_blocks(call, pred, with_gradient=False)
+    elif with_gradient:
+        loss = LossAtOnce.apply(pred, call)
     else:
-        loss, _ = compute_in_blocks(call, pred, with_gradient=False)
+        loss, _ = compute_at_once(call, pred, with_gradient=False)
     if loss.ndim:
         loss = loss.reshape(shape[: len(shape) - 2 + loss.ndim])
     return reduce(loss, 1, "image") if reduction == "image" else loss

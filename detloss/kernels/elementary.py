@@ -26,19 +26,36 @@ def exponential_(z: Tensor) -> Tensor:
 
 
 def softplus_with_derivative(z: Tensor, derivative: Tensor | None) -> Tensor:
-    """`softplus` in place; its derivative, the sigmoid, is written over `derivative` if given."""
+    """`softplus`, and its derivative, the sigmoid, over `derivative` if given; z is used up."""
     if derivative is not None:
         torch.sigmoid(z, out=derivative)
     return softplus_(z)
 
 
-def softplus_(z: Tensor) -> Tensor:
-    """`softplus` in place.
+def softplus_backward(z: Tensor, factor: Tensor) -> Tensor:
+    """The gradient of `softplus` times a factor that broadcasts to z, in one launch."""
+    gradient: Tensor = torch.ops.aten.softplus_backward(factor, z, 1, LARGE)
+    return gradient
 
-    On a CPU two vectorised functions are faster than PyTorch's scalar one. Only a large logit makes
-    ``exp`` overflow, and there it can be looked for without a host sync.
+
+def exponential_backward(z: Tensor, factor: Tensor) -> Tensor:
+    """``exp(z)`` times a factor that broadcasts to z, for z <= 0, in one launch.
+
+    The exponential is the derivative of ELU there.
     """
-    if sync_is_free(z) and z.numel() and z.amax().item() < LARGE:
+    gradient: Tensor = torch.ops.aten.elu_backward(factor, 1, 1, 1, False, z)
+    return gradient
+
+
+def softplus_(z: Tensor) -> Tensor:
+    """`softplus`, on a CPU in place.
+
+    There two vectorised functions are faster than PyTorch's scalar one. Only a large logit makes
+    ``exp`` overflow, and it can be looked for without a host sync.
+    """
+    if not sync_is_free(z):
+        return softplus(z)
+    if z.numel() and z.amax().item() < LARGE:
         return exponential_(z).log1p_()
     return z.copy_(softplus(z))
 

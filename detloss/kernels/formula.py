@@ -6,7 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detloss.tensors import widen
+from detloss.tensors import wide_type, widen
+
+GradientOf = Callable[[Tensor], Tensor]
+"""``gradient_of(factor) -> gradient`` (N, K): each row's or element's own gradient times a factor
+that broadcasts to it. It can be called once."""
 
 
 class Formula(NamedTuple):
@@ -21,12 +25,17 @@ class Formula(NamedTuple):
         in_place: Whether `fused` may overwrite `pred` as well. It then gets a contiguous copy.
         large_blocks: Whether `gradient` is the only tensor of a block's size that `fused` needs.
             Blocks may then be much larger.
+        at_once: ``at_once(pred, with_gradient, *rows) -> (loss, gradient_of)``, the closed form in
+            the fewest launches and passes, for an accelerator: it asks for no value. `gradient_of`
+            may only be called with a gradient. It may keep what it likes and changes nothing given.
+            Without `at_once`, `fused`.
     """
 
     value: Callable[..., Tensor]
     fused: Callable[..., Tensor] | None = None
     in_place: bool = False
     large_blocks: bool = False
+    at_once: Callable[..., tuple[Tensor, GradientOf]] | None = None
 
     def plain(self, pred: Tensor, *rows: Tensor) -> Tensor:
         """`value`, refused where it is not one loss a row or element."""
@@ -51,3 +60,16 @@ class Formula(NamedTuple):
             loss = self.plain(pred, *rows)
             gradient.copy_(torch.autograd.grad(loss.sum(), pred)[0])
         return loss.detach()
+
+    def compute_at_once(
+        self, pred: Tensor, with_gradient: bool, *rows: Tensor
+    ) -> tuple[Tensor, GradientOf]:
+        """The loss of `pred` (N, K), and how to get its gradient if it is asked for."""
+        if self.at_once is not None:
+            return self.at_once(widen(pred), with_gradient, *rows)
+        pred = pred.to(wide_type(pred), copy=self.in_place)
+        gradient = None
+        if with_gradient:
+            gradient = torch.empty_like(pred, memory_format=torch.contiguous_format)
+        loss = self.compute(pred, gradient, *rows)
+        return loss, (pred if gradient is None else gradient).mul_

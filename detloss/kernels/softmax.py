@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from detloss.kernels.dispatch import run
-from detloss.kernels.elementary import exponential_
-from detloss.kernels.formula import Formula
+from detloss.kernels.elementary import exponential_, exponential_backward
+from detloss.kernels.formula import Formula, GradientOf
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
     check_label_smoothing,
@@ -23,7 +23,6 @@ from detloss.kernels.targets import (
     is_index_target,
     per_class_values,
 )
-from detloss.tensors import sync_is_free
 
 VANISHING = 1e-30
 """A probability below it is on its way to 0."""
@@ -135,7 +134,34 @@ def _of_true_column(technique: _Technique) -> Formula:
                 gradient.mul_(-by_log_p)
         return loss[:, 0]
 
-    return Formula(value, fused, large_blocks=True)
+    def at_once(x: Tensor, with_gradient: bool, true: Tensor) -> tuple[Tensor, GradientOf]:
+        column = true[:, None]
+        all_log_p = x.log_softmax(-1)
+        log_p = all_log_p.gather(-1, column)
+        others: list[Tensor] = []  # the other p, if they are asked for
+
+        def rest() -> Tensor:
+            others.append(all_log_p.exp())
+            return _take_out(others[0], column)
+
+        loss, by_log_p = of_class(log_p, rest)
+        if factor is not None:
+            loss = loss * factor[column]
+
+        def gradient_of(upstream: Tensor) -> Tensor:
+            if factor is not None:
+                upstream = upstream * factor[column]
+            if by_log_p is None:
+                gradient = exponential_backward(all_log_p, upstream)
+                of_others = gradient.scatter_(-1, column, 0).sum(-1, keepdim=True)
+            else:
+                gradient = others[0].mul_(-by_log_p * upstream)
+                of_others = gradient.sum(-1, keepdim=True)
+            return gradient.scatter_(-1, column, -of_others)  # a row adds up to 0
+
+        return loss[:, 0], gradient_of
+
+    return Formula(value, fused, large_blocks=True, at_once=at_once)
 
 
 def _of_share(technique: _Technique) -> Formula:
@@ -186,12 +212,11 @@ def _of_true(x: Tensor, column: Tensor, out: Tensor | None) -> tuple[Tensor, Ten
     ``-ln p = ln(1 + (1 - p) / p)`` is exact without the logarithm of the softmax, unless some p
     is so small that only its logarithm tells how small.
     """
-    if sync_is_free(x):
-        all_p = torch.softmax(x, -1, out=out)
-        p = all_p.gather(-1, column)
-        if p.numel() and p.amin().item() > VANISHING:
-            rest = _take_out(all_p, column)
-            return (rest / p).log1p_().neg_(), rest
+    all_p = torch.softmax(x, -1, out=out)
+    p = all_p.gather(-1, column)
+    if p.numel() and p.amin().item() > VANISHING:
+        rest = _take_out(all_p, column)
+        return (rest / p).log1p_().neg_(), rest
     all_log_p = torch.log_softmax(x, -1, out=out)
     log_p = all_log_p.gather(-1, column)
     return log_p, _take_out(exponential_(all_log_p), column)
