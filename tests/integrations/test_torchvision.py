@@ -726,10 +726,12 @@ class WithoutSuppression(RetinaNet):
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
 @pytest.mark.parametrize("strict", [False, True])
 def test_the_model_can_be_exported_in_evaluation_mode(strict):
-    if torch.__version__ < "2.7":
-        pytest.skip("older releases cannot export torchvision's RetinaNet without a loss either")
-    model = use_loss(retinanet(WithoutSuppression), detloss.load_config("retinanet")).eval()
     batch = images()
+    try:
+        torch.export.export(retinanet(WithoutSuppression).eval(), (batch,), strict=strict).module()
+    except Exception as error:
+        pytest.skip(f"this release does not export the model without a loss: {error}")
+    model = use_loss(retinanet(WithoutSuppression), detloss.load_config("retinanet")).eval()
     exported = torch.export.export(model, (batch,), strict=strict)
     assert_same(exported.module()(batch)[0]["scores"], model(batch)[0]["scores"])
     assert not any("criterion" in key for key in exported.state_dict)
