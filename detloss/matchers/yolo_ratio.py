@@ -100,15 +100,16 @@ class YOLORatioMatcher(ClaimMatcher):
     def _taken(self, scene: Scene) -> "Taken":
         """What each ground truth takes; on an accelerator in blocks of ground truths."""
         sides = self._cell_sides(scene)
-        size = scene.rows
-        if not sync_is_free(sides):
-            size = rows_of_a_block(scene.anchors, scene.rows, scene.size)
+        if sync_is_free(sides):
+            return self._taken_by(scene, sides)
+        size = rows_of_a_block(scene.anchors, scene.most, scene.images * scene.size)
         found = []
-        for place in torch.split(torch.arange(scene.rows, device=sides.device), size):
-            boxes, image, claims = (some[place] for some in scene.truths[:3])
+        for place in torch.split(scene.row_of_images[..., 0], size, 1):  # some of each image
+            boxes, image, claims = (some[place.flatten()] for some in scene.truths[:3])
             some_truths = scene._replace(truths=Truths(boxes, image, claims, None))
-            found.append(self._taken_by(some_truths, sides))
-        return Taken(*map(torch.cat, zip(*found, strict=True)))
+            taken = self._taken_by(some_truths, sides)
+            found.append([values.view(*place.shape, -1) for values in taken])
+        return Taken(*(torch.cat(values, 1).flatten(0, 1) for values in zip(*found, strict=True)))
 
     def _taken_by(self, scene: Scene, sides: Tensor) -> "Taken":
         """The same of the ground truths of a scene alone, whose cells have those `sides`."""

@@ -68,11 +68,13 @@ def test_it_is_what_a_plain_reading_gives(seed, max_ratio):
 def test_in_blocks_of_ground_truths_it_is_the_same(monkeypatch):
     truths = random_truths(7, 0)
     expected = MATCHER(ANCHORS, truths, level_sizes=LEVEL_SIZES)
-    monkeypatch.setattr("detloss.matchers.tiles.GPU_PAIRS", 2 * len(ANCHORS))
+    other = MATCHER(ANCHORS, truths[:3], level_sizes=LEVEL_SIZES)
+    monkeypatch.setattr("detloss.matchers.tiles.GPU_PAIRS", 4 * len(ANCHORS))
     with without_host_sync():
-        found = MATCHER(ANCHORS, truths, level_sizes=LEVEL_SIZES)
-    assert found.listed_pairs.tolist() == expected.pairs.tolist()
-    assert said(found) == said(expected)
+        batch = MATCHER.batch([ANCHORS] * 2, [truths, truths[:3]], level_sizes=LEVEL_SIZES)
+    for found, alone in zip(batch, (expected, other), strict=True):
+        assert found.listed_pairs.tolist() == alone.pairs.tolist()
+        assert said(found) == said(alone)
 
 
 ROW, OF_ROW = grid_anchors([(1, 4)], [8], sizes=[[(8, 8)]], offset=0.5)
