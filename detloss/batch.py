@@ -10,7 +10,7 @@ from torch import Tensor
 from detloss.boxes import anchor_strides
 from detloss.coders import Coder
 from detloss.inputs import Inputs, check_labels
-from detloss.matchers import Matcher, Matches
+from detloss.matchers import Losses, Matcher, Matches
 from detloss.qualities import Quality
 from detloss.tensors import from_host, sync_is_free, wide_type, widen
 
@@ -94,9 +94,12 @@ class MatchedBatch:
 
     def quality_of_anchors(self, quality: Quality) -> Tensor:
         """(B, A) `quality` of each positive anchor, 0 elsewhere."""
-        values = self.quality(quality)
+        return self.of_anchors(self.quality(quality))
+
+    def of_anchors(self, values: Tensor) -> Tensor:
+        """(B, A) the value, at least 0, of each positive anchor, 0 elsewhere, from those (P,)."""
         if self.index is None:
-            return values.view(self.positive.shape)
+            return torch.where(self.positive, values.view(self.positive.shape), 0)
         if self.has_pairs:  # of an anchor's pairs, the one that `target_index` names
             named = self.truth == self.assigned.flatten()[self.index]
             values = torch.where(named, values, 0)
@@ -381,7 +384,9 @@ def strides_for(coder: Coder, inputs: Inputs) -> tuple[Tensor, ...]:
     return (strides.expand(inputs.images, -1),)
 
 
-def match_images(matcher: Matcher, inputs: Inputs, coder: Coder) -> list[Matches]:
+def match_images(
+    matcher: Matcher, inputs: Inputs, coder: Coder, losses: Losses | None = None
+) -> list[Matches]:
     """What the matcher says of each image; boxes are decoded only where it looks at them.
 
     Raises:
@@ -390,7 +395,7 @@ def match_images(matcher: Matcher, inputs: Inputs, coder: Coder) -> list[Matches
     needs, predictions, targets = matcher.needs, inputs.predictions, inputs.targets
     if "level_sizes" in needs and inputs.level_sizes is None:
         raise ValueError(f"matcher {matcher.type_name} needs level_sizes, got None")
-    if needs & {"class_logits", "pred_boxes", "objectness"} and not predictions:
+    if needs & {"class_logits", "pred_boxes", "objectness", "losses"} and not predictions:
         raise ValueError(f"matcher {matcher.type_name} needs predictions, got None")
     labels = boxes = objectness = None
     if all("labels" in target for target in targets):
@@ -410,4 +415,5 @@ def match_images(matcher: Matcher, inputs: Inputs, coder: Coder) -> list[Matches
         class_logits=predictions["class_logits"] if "class_logits" in needs else None,
         pred_boxes=boxes,
         objectness=objectness,
+        losses=losses if "losses" in needs else None,
     )

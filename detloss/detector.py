@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from detloss.parts import (
     named_terms,
     needed_predictions,
     needs_labels,
+    terms_of_matching,
 )
 from detloss.samplers import AllSampler, Sampler
 from detloss.terms import Rows, Term
@@ -344,7 +346,8 @@ class DetectorLoss(nn.Module):
         """The matches of each image, sampled."""
         matches = list(given or ())
         if given is None:
-            matches = match_images(self.matcher, inputs, self.coder)
+            losses_of = partial(self._losses_of, inputs)
+            matches = match_images(self.matcher, inputs, self.coder, losses_of)
             if self.validate:
                 validate_matches(inputs.targets, matches)
         if all(match.sampled for match in matches):
@@ -356,6 +359,22 @@ class DetectorLoss(nn.Module):
                 raise ValueError(f"sampler {self.sampler.type_name} needs predictions, got None")
             losses = term.sampling_loss(MatchedBatch(inputs, matches, self.coder))
         return self.sampler.batch(matches, losses)
+
+    def _losses_of(
+        self, inputs: Inputs, target_index: Tensor, positive: Tensor, first: int = 0
+    ) -> Tensor:
+        """The weighted sum of the losses of classes and boxes; see `detloss.matchers.Losses`."""
+        none = torch.zeros_like(positive[0])
+        matches = [Matches(none.long(), none, ~none)] * inputs.images
+        index = torch.where(positive, target_index, 0)
+        for image, (of_image, flags) in enumerate(zip(index, positive, strict=True), start=first):
+            matches[image] = Matches(of_image, flags, ~flags)
+        batch = MatchedBatch(inputs, matches, self.coder)
+        losses = [
+            term.sampling_loss(batch) * term.weight
+            for term in terms_of_matching(self.terms.values())
+        ]
+        return torch.stack(losses).sum(0)[first : first + len(positive)]
 
     def _rows(self, batch: MatchedBatch) -> dict[str, Rows]:
         """The rows of each term."""

@@ -8,7 +8,7 @@ from detloss.matchers import Matcher
 from detloss.normalizers import Normalizer
 from detloss.registry import CODERS, MATCHERS, SAMPLERS, Registry
 from detloss.samplers import Sampler
-from detloss.terms import LogitTerm, Term
+from detloss.terms import BoxTerm, LogitTerm, Term
 
 OF_MATCHER = {
     "class_logits": "class_logits",
@@ -112,6 +112,15 @@ def classifier_of(terms: Iterable[Term], over: str | None = None) -> LogitTerm |
     return first[0] if first else None
 
 
+def terms_of_matching(terms: Iterable[Term]) -> list[BoxTerm | LogitTerm]:
+    """The terms of classes and of boxes, by whose losses a matcher may choose."""
+    return [
+        term
+        for term in terms
+        if isinstance(term, BoxTerm) or (isinstance(term, LogitTerm) and not term.one_logit)
+    ]
+
+
 def check_parts(
     terms: Mapping[str, Term],
     matcher: Matcher,
@@ -149,12 +158,14 @@ def check_parts(
 def _mistakes_of_matching(
     matcher: Matcher, sampler: Sampler, terms: Mapping[str, Term]
 ) -> Iterator[str]:
-    unknown = matcher.needs - {"gt_labels", "level_sizes", *OF_MATCHER}
+    unknown = matcher.needs - {"gt_labels", "level_sizes", "losses", *OF_MATCHER}
     if unknown:
         yield (
             f"matcher: {matcher.type_name} needs {', '.join(sorted(unknown))}, "
             "which a criterion does not have"
         )
+    if "losses" in matcher.needs and not terms_of_matching(terms.values()):
+        yield f"matcher: {matcher.type_name} looks at losses of classes or boxes; no term has one"
     if sampler.needs_class_loss and classifier_of(terms.values(), over="all") is None:
         others = _names(SAMPLERS, "needs_class_loss", without=True)
         yield (

@@ -918,7 +918,7 @@ qualities/iou.py
     qualities/test_iou.py
 
 R63 quality: an overlap below 0
-- return overlap.clamp(min=0)
+- return overlap.clamp(min=self.floor)
 + return overlap
 
 qualities/centerness.py
@@ -1106,7 +1106,7 @@ terms/box.py
     terms/test_box.py test_detector.py
 
 R3 head: a loss on boxes gets deltas
-- if self.loss.space == "boxes":
+- if self.compares == "boxes":
 + if False:
 
 inputs.py

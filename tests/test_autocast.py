@@ -9,6 +9,7 @@ import dataclasses
 import pytest
 import torch
 from boxgen import random_boxes, rows_in
+from matching import some_losses
 from registered import LOSSES, space_of
 from scenes import CLASSES, build, gradients, grid_anchors, predictions_for, random_targets
 from torch.testing import assert_close
@@ -120,6 +121,7 @@ def test_matchers(name, dtype, autocasting):
                 class_logits=logits,
                 pred_boxes=anchors,
                 objectness=logits[:, 0],
+                losses=some_losses,
             )
         )
 

@@ -6,7 +6,9 @@ from detloss.matchers.center_region import CenterRegionMatcher
 from detloss.matchers.dynamic_soft_label import DynamicSoftLabelMatcher
 from detloss.matchers.fcos import FCOSMatcher
 from detloss.matchers.grid import GridMatcher
+from detloss.matchers.images import Losses
 from detloss.matchers.max_iou import MaxIoUMatcher
+from detloss.matchers.paa import PAAMatcher
 from detloss.matchers.sim_ota import SimOTAMatcher
 from detloss.matchers.ssd import SSDMatcher
 from detloss.matchers.task_aligned import TaskAlignedMatcher
@@ -19,9 +21,11 @@ __all__ = [
     "DynamicSoftLabelMatcher",
     "FCOSMatcher",
     "GridMatcher",
+    "Losses",
     "Matcher",
     "Matches",
     "MaxIoUMatcher",
+    "PAAMatcher",
     "SSDMatcher",
     "SimOTAMatcher",
     "TaskAlignedMatcher",

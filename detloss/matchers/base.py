@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from detloss.matchers.images import Images, images_of
+from detloss.matchers.images import Images, Losses, images_of
 from detloss.registry import Part
 from detloss.tensors import check_floating, sync_is_free
 
@@ -133,7 +134,7 @@ class Matcher(Part):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of "gt_labels", "level_sizes", "class_logits", "pred_boxes" and "objectness"."""
+    """Of "gt_labels", "level_sizes", "class_logits", "pred_boxes", "objectness" and "losses"."""
     scores: ClassVar[bool] = False
     """Whether its matches carry a score."""
 
@@ -157,6 +158,7 @@ class Matcher(Part):
         class_logits: Tensor | None = None,
         pred_boxes: Tensor | None = None,
         objectness: Tensor | None = None,
+        losses: Losses | None = None,
     ) -> Matches:
         """The matches of one image with A anchors and M ground truths.
 
@@ -171,6 +173,7 @@ class Matcher(Part):
             class_logits: (A, C) predicted scores of the classes.
             pred_boxes: (A, 4) predicted boxes.
             objectness: (A,) predicted logits of "there is an object".
+            losses: Tells the losses that anchors would have; see `detloss.matchers.images.Losses`.
 
         Raises:
             TypeError: If a tensor has the wrong dtype.
@@ -185,6 +188,7 @@ class Matcher(Part):
             class_logits=None if class_logits is None else class_logits[None],
             pred_boxes=None if pred_boxes is None else pred_boxes[None],
             objectness=None if objectness is None else objectness[None],
+            losses=losses,
         )
         return self._matches(images)[0]
 
@@ -200,6 +204,7 @@ class Matcher(Part):
         class_logits: Tensor | None = None,
         pred_boxes: Tensor | None = None,
         objectness: Tensor | None = None,
+        losses: Losses | None = None,
     ) -> list[Matches]:
         """The matches of B images, those of `forward`.
 
@@ -215,6 +220,7 @@ class Matcher(Part):
             class_logits: (B, A, C).
             pred_boxes: (B, A, 4).
             objectness: (B, A).
+            losses: See `forward`.
 
         Raises:
             TypeError: If a tensor has the wrong dtype.
@@ -240,6 +246,7 @@ class Matcher(Part):
                 class_logits=class_logits,
                 pred_boxes=pred_boxes,
                 objectness=objectness,
+                losses=losses,
             )
             return self._matches(images)
         return [
@@ -252,6 +259,7 @@ class Matcher(Part):
                 class_logits=None if class_logits is None else class_logits[image],
                 pred_boxes=None if pred_boxes is None else pred_boxes[image],
                 objectness=None if objectness is None else objectness[image],
+                **({} if losses is None else {"losses": partial(losses, first=image)}),
             )
             for image in range(count)
         ]

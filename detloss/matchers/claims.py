@@ -22,7 +22,7 @@ from detloss.boxes import paired_overlap
 from detloss.boxes.overlaps import iou_of_planes
 from detloss.matchers import tiles
 from detloss.matchers.base import Assigned, Matcher, of_one_kind
-from detloss.matchers.images import Images
+from detloss.matchers.images import Images, Losses
 from detloss.matchers.nearest import smallest
 from detloss.matchers.regions import finite_only, in_ignore_region
 from detloss.registry import Fraction
@@ -61,6 +61,7 @@ class Scene(NamedTuple):
         pred_boxes: (B A, 4), those that are not finite shrunk to a point, or None.
         objectness: (B A,), or None.
         level_sizes: Anchors of each pyramid level, or None.
+        losses: What tells the losses of anchors, or None.
     """
 
     images: int
@@ -70,6 +71,7 @@ class Scene(NamedTuple):
     pred_boxes: Tensor | None = None
     objectness: Tensor | None = None
     level_sizes: Sequence[int] | None = None
+    losses: Losses | None = None
 
     @classmethod
     def of(cls, images: Images) -> "Scene":
@@ -89,6 +91,7 @@ class Scene(NamedTuple):
             pred_boxes=None if predicted is None else finite_only(widen(predicted)).flatten(0, 1),
             objectness=None if objectness is None else objectness.flatten(),
             level_sizes=images.level_sizes,
+            losses=images.losses,
         )
 
     @property
@@ -144,6 +147,12 @@ class Scene(NamedTuple):
         predicted = take(self.pred_boxes, anchor).expand(*shape, 4)
         truth = take(self.truths.boxes, row).expand(*shape, 4)
         return paired_overlap(predicted, truth, kind=kind).clamp(min=0)
+
+    def anchor_overlap(self, row: Tensor, anchor: Tensor) -> Tensor:
+        """The IoU of anchors with ground truths; see `Measure`."""
+        shape = (*(row + anchor).shape, 4)
+        truths = take(self.truths.boxes, row)
+        return paired_overlap(self.boxes_at(anchor).expand(shape), truths.expand(shape))
 
     def logit(self, row: Tensor, anchor: Tensor) -> Tensor:
         """The class logits of anchors for the labels of ground truths; see `Measure`."""
@@ -347,6 +356,16 @@ def give_to_best_of_all(
         best = torch.where((count[some] > 1) & (best < scene.rows), best, owner[some])
         owner = owner.scatter(0, some, best)
     return owner
+
+
+def rank_in_row(row: Tensor, values: Tensor) -> Tensor:
+    """(P,) how many of the same row come before each: larger values, of equal ones the first."""
+    order = values.argsort(descending=True, stable=True)
+    order = order[row[order].argsort(stable=True)]
+    sorted_row = row[order]
+    place = torch.arange(len(row), device=row.device)
+    rank = place - torch.searchsorted(sorted_row, sorted_row)
+    return torch.empty_like(place).scatter_(0, order, rank)
 
 
 class ClaimMatcher(Matcher):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +11,19 @@ from detloss.boxes.checking import check_boxes
 from detloss.boxes.padding import padded
 from detloss.matchers.regions import finite_only, in_ignore_region, keep_boxes
 from detloss.tensors import wide_type
+
+
+class Losses(Protocol):
+    """What a criterion tells a matcher that assigns anchors by their losses."""
+
+    def __call__(self, target_index: Tensor, positive: Tensor, first: int = 0) -> Tensor:
+        """(B, A) the loss of each positive anchor, 0 elsewhere; not divided, without a gradient.
+
+        Args:
+            target_index: (B, A) int64, the ground truth of each positive; elsewhere any number.
+            positive: (B, A) bool.
+            first: Which image of the batch the first row is of.
+        """
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,7 @@ class Images:
         class_logits: (B, A, C), or None.
         pred_boxes: (B, A, 4), or None.
         objectness: (B, A), or None.
+        losses: What tells the losses of anchors, or None.
     """
 
     anchors: Tensor
@@ -45,6 +60,7 @@ class Images:
     class_logits: Tensor | None = None
     pred_boxes: Tensor | None = None
     objectness: Tensor | None = None
+    losses: Losses | None = None
 
     def in_ignore_region(self, ignore_overlap: float) -> Tensor:
         """(B, A) the anchors of which that share, above 0, lies in one ignore region."""
@@ -61,6 +77,7 @@ def images_of(
     class_logits: Tensor | None = None,
     pred_boxes: Tensor | None = None,
     objectness: Tensor | None = None,
+    losses: Losses | None = None,
 ) -> Images:
     """The images of a batch; see `Matcher.batch`. All have the same number of anchors.
 
@@ -94,6 +111,7 @@ def images_of(
         class_logits=class_logits,
         pred_boxes=pred_boxes,
         objectness=objectness,
+        losses=losses,
     )
 
 

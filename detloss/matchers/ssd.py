@@ -3,10 +3,8 @@
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from detloss.boxes import paired_overlap
-from detloss.matchers.claims import ClaimMatcher, Owners, Scene, contest, overlapping, take
+from detloss.matchers.claims import ClaimMatcher, Owners, Scene, contest, overlapping
 from detloss.registry import MATCHERS, Fraction
 
 Convention = Literal["torchvision", "mmdet", "effdet"]
@@ -54,7 +52,7 @@ class SSDMatcher(ClaimMatcher):
     def owners(self, scene: Scene) -> Owners:
         """See `ClaimMatcher.owners`."""
         pairs = overlapping(scene, scene.anchors, scene.truths.boxes)
-        overlap = _overlap(scene, pairs.row, pairs.anchor)
+        overlap = scene.anchor_overlap(pairs.row, pairs.anchor)
         chosen = (overlap >= self.positive) & (overlap > 0)
         if pairs.valid is not None:
             chosen &= pairs.valid
@@ -67,13 +65,3 @@ class SSDMatcher(ClaimMatcher):
         which = "amin" if self.convention == "effdet" else "amax"
         forced = torch.full_like(owner, of_none).scatter_reduce(0, best.flatten(), taker, which)
         return Owners(torch.where(forced == of_none, owner, forced))
-
-
-def _overlap(scene: Scene, row: Tensor, anchor: Tensor) -> Tensor:
-    """The IoU of anchors and ground truths; see `Measure`."""
-    shape = (*(row + anchor).shape, 4)
-    boxes, truths = (
-        scene.boxes_at(anchor).expand(shape),
-        take(scene.truths.boxes, row).expand(shape),
-    )
-    return paired_overlap(boxes, truths)

@@ -12,6 +12,7 @@ from detloss.matchers.claims import (
     contest,
     give_to_best_of_all,
     overlapping,
+    rank_in_row,
     reaches,
 )
 from detloss.registry import MATCHERS, Fraction, NonNegative, PositiveInt
@@ -151,7 +152,7 @@ class TaskAlignedMatcher(ClaimMatcher):
         row = owner[anchor]
         alignment, overlap = self._alignment(scene, row.clamp(max=scene.rows - 1), anchor)
         if self.topk_kept is not None:
-            kept = _rank(row, alignment) < self.topk_kept
+            kept = rank_in_row(row, alignment) < self.topk_kept
             row = torch.where(kept, row, scene.rows)
         most = alignment.new_zeros(2, scene.rows + 1)  # t and u of each ground truth
         values = torch.stack([alignment, overlap])
@@ -162,13 +163,3 @@ class TaskAlignedMatcher(ClaimMatcher):
             torch.full_like(owner, scene.rows).scatter(0, anchor, row),
             score.new_zeros(len(owner)).scatter(0, anchor, score),
         )
-
-
-def _rank(row: Tensor, values: Tensor) -> Tensor:
-    """(P,) how many of the same row come before each: larger values, of equal ones the first."""
-    order = values.argsort(descending=True, stable=True)
-    order = order[row[order].argsort(stable=True)]
-    sorted_row = row[order]
-    place = torch.arange(len(row), device=row.device)
-    rank = place - torch.searchsorted(sorted_row, sorted_row)
-    return torch.empty_like(place).scatter_(0, order, rank)

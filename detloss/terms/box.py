@@ -107,6 +107,20 @@ class BoxTerm(Term):
         self, batch: MatchedBatch, rows: Rows, divisor: Tensor, reduction: TermReduction
     ) -> Tensor:
         """See `Term.compute`."""
+        loss = self.loss.compute(
+            *self._compared(batch),
+            weight=rows.weights(divisor),
+            reduction="sum" if reduction == "sum" else "none",
+        )
+        return loss if reduction == "sum" else batch.sum_of_images(loss)
+
+    def sampling_loss(self, batch: MatchedBatch) -> Tensor:
+        """(B, A) the unweighted loss of each positive anchor, 0 elsewhere."""
+        loss = self.loss.compute(*self._compared(batch), weight=None, reduction="none")
+        return batch.of_anchors(loss)
+
+    def _compared(self, batch: MatchedBatch) -> tuple[Tensor, Tensor]:
+        """The predictions and ground truths of the positives, as the loss compares them."""
         if self.compares == "boxes":
             pred, target = batch.decoded(self.reads), batch.truth_boxes
         else:
@@ -115,10 +129,4 @@ class BoxTerm(Term):
             pred = torch.unflatten(pred, -1, (4, -1))
         if self.unit == "image":
             pred, target = pred / batch.image_sides, target / batch.image_sides
-        loss = self.loss.compute(
-            pred,
-            target,
-            weight=rows.weights(divisor),
-            reduction="sum" if reduction == "sum" else "none",
-        )
-        return loss if reduction == "sum" else batch.sum_of_images(loss)
+        return pred, target

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from matching import some_losses
 from scenes import grid_anchors, random_targets
 from torch.testing import assert_close
 
@@ -225,6 +226,7 @@ def asked_for(name, anchors, gt_boxes):
         "class_logits": torch.zeros(count, 2, dtype=anchors.dtype),
         "pred_boxes": anchors,
         "objectness": torch.zeros(count, dtype=anchors.dtype),
+        "losses": some_losses,
     }
     return {one: inputs[one] for one in MATCHERS[name].needs}
 
@@ -235,7 +237,7 @@ def of_images(asked):
         key: [one[key] for one in asked]
         if key == "gt_labels"
         else value
-        if key == "level_sizes"
+        if key in ("level_sizes", "losses")
         else torch.stack([one[key] for one in asked])
         for key, value in asked[0].items()
     }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from boxgen import random_boxes
-from matching import said
+from matching import said, some_losses
 from scenes import grid_anchors
 from torch.testing import assert_close
 
@@ -60,6 +60,7 @@ def asked_for(matcher, anchors, truths, seed):
         "class_logits": torch.randn(images, count, 3, generator=generator),
         "pred_boxes": torch.stack(anchors) + torch.randn(images, count, 4, generator=generator),
         "objectness": torch.randn(images, count, generator=generator),
+        "losses": some_losses,
     }
     return {name: given[name] for name in matcher.needs}
 
@@ -82,7 +83,10 @@ def both_ways(matcher, anchors, truths, ignored, seed=0):
             anchors[image],
             truths[image],
             gt_ignore=ignored[image],
-            **{name: one if name == "level_sizes" else one[image] for name, one in given.items()},
+            **{
+                name: one if name in ("level_sizes", "losses") else one[image]
+                for name, one in given.items()
+            },
         )
         for image in range(len(anchors))
     ]

@@ -24,6 +24,7 @@ def match(anchors, boxes):
         "class_logits": torch.zeros(len(anchors), 1),
         "pred_boxes": anchors,
         "objectness": torch.zeros(len(anchors)),
+        "losses": lambda index, positive, first=0: torch.linspace(0, 1, len(anchors)) * positive,
     }
     inputs = {name: inputs[name] for name in matcher.needs}
     return matcher(anchors, boxes, **inputs)

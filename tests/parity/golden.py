@@ -134,6 +134,9 @@ class Golden:
         """
         if "indices_0" in self.arrays:
             return list(self._last_of_rows())
+        if "match_final_0" in self.arrays:  # after a first choice
+            prefix = "match_final_"
+            return [self[f"{prefix}{image}"].long() for image in range(self.images)]
         return [self[f"{prefix}match_{image}"].long() for image in range(self.images)]
 
     def _last_of_rows(self) -> Tensor:

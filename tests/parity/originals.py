@@ -299,6 +299,12 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
         MM_YOLOX, config="yolox_mmdet_l1", terms=YOLOX_L1 | {"box/iou": "bbox"}
     ),
     ("mmdet", "foveabox"): Original("foveabox", MM_PREDICTIONS, MM_TERMS, Golden.points),
+    ("mmdet", "paa"): Original(
+        "paa",
+        MM_PREDICTIONS | {"iou_score": "iou_preds"},
+        MM_TERMS | {"iou_score": "iou"},
+        Golden.anchors,
+    ),
     ("mmdet", "vfnet"): Original(
         "vfnet",
         MM_PREDICTIONS | {"refined": "bbox_preds_refine"},
