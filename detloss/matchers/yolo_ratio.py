@@ -5,6 +5,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from detloss.boxes import anchor_strides
 from detloss.matchers.claims import ClaimMatcher, Owners, Scene, Truths, overlapping, reaches, take
@@ -14,6 +15,9 @@ from detloss.tensors import sync_is_free
 
 CELLS = 3
 """The most cells of a level in which a ground truth takes anchors."""
+CPU_PAIRS = 2_097_152
+"""Pairs on a CPU of which the near ones are looked for at once. Few are, unless cells are as large
+as the anchors of RetinaNet: then one in ten, of some 50 bytes each."""
 
 
 @MATCHERS.register("yolo_ratio")
@@ -98,35 +102,45 @@ class YOLORatioMatcher(ClaimMatcher):
         return Owners(owner, pairs=torch.split(pairs[taken.chosen], is_pair.sum(1).tolist()))
 
     def _taken(self, scene: Scene) -> "Taken":
-        """What each ground truth takes; on an accelerator in blocks of ground truths."""
+        """What each ground truth takes, in blocks of ground truths."""
         sides = self._cell_sides(scene)
-        if sync_is_free(sides):
-            return self._taken_by(scene, sides)
-        size = rows_of_a_block(scene.anchors, scene.most, scene.images * scene.size)
+        # the centres of ground truths that are less than a cell away
+        reach = scene.centres
+        reach[..., :2] -= sides
+        reach[..., 2:] += sides
+        width = scene.images * scene.size
+        size = rows_of_a_block(scene.anchors, scene.most, width)
+        if sync_is_free(sides):  # where only the pairs that are near take memory
+            size = max(CPU_PAIRS // width, 1)
         found = []
         for place in torch.split(scene.row_of_images[..., 0], size, 1):  # some of each image
             boxes, image, claims = (some[place.flatten()] for some in scene.truths[:3])
             some_truths = scene._replace(truths=Truths(boxes, image, claims, None))
-            taken = self._taken_by(some_truths, sides)
+            taken = self._taken_by(some_truths, sides, reach)
             found.append([values.view(*place.shape, -1) for values in taken])
         return Taken(*(torch.cat(values, 1).flatten(0, 1) for values in zip(*found, strict=True)))
 
-    def _taken_by(self, scene: Scene, sides: Tensor) -> "Taken":
-        """The same of the ground truths of a scene alone, whose cells have those `sides`."""
-        truths, centres = scene.truths.boxes, scene.centres
-        reach = centres + torch.cat([-sides, sides], -1)  # less than a cell from the centre
-        corner = (truths[:, :2] + truths[:, 2:]) / 2
-        pairs = overlapping(scene, reach, torch.cat([corner, corner], -1))
+    def _taken_by(self, scene: Scene, sides: Tensor, reach: Tensor) -> "Taken":
+        """The same of the ground truths of a scene alone.
+
+        Args:
+            scene: The anchors, and some ground truths of each image.
+            sides: (G, A, 2) of the cells.
+            reach: (G, A, 4) where the centres lie of the ground truths that come into question.
+        """
+        truths = scene.truths.boxes
+        centres = (truths[:, :2] + truths[:, 2:]) / 2
+        pairs = overlapping(scene, reach, torch.cat([centres, centres], -1))
         alike = self._alike(scene, pairs.row, pairs.anchor)
         across = _cells_across(scene, sides, pairs.row, pairs.anchor)
         comes = alike & (across == 0).any(-1)
         if pairs.valid is not None:
             comes &= pairs.valid
-        if not pairs.shape[1]:
-            none = pairs.anchor.new_zeros(scene.rows, 0)
-            return Taken(none, none.bool(), none)
         assert scene.level_sizes is not None
         most = CELLS * self.anchors_per_cell * len(scene.level_sizes)
+        if not pairs.shape[1]:
+            none = pairs.anchor.new_zeros(scene.rows, most)
+            return Taken(none, none.bool(), none)
         anchor, cost = pairs.cheapest(torch.where(comes, 0.0, torch.inf), most)
         row = scene.every_row
         chosen = cost < torch.inf
@@ -135,7 +149,8 @@ class YOLORatioMatcher(ClaimMatcher):
         x, y = _cells_across(scene, sides, row, anchor).unbind(-1)
         along_x, along_y = torch.where(x < 0, 1, 3), torch.where(y < 0, 2, 4)
         side = torch.where(x != 0, along_x, torch.where(y != 0, along_y, 0))
-        return Taken(anchor, chosen, side)
+        fill = (0, most - anchor.shape[1])
+        return Taken(pad(anchor, fill), pad(chosen, fill), pad(side, fill))
 
     def _cell_sides(self, scene: Scene) -> Tensor:
         """(G, A, 2) width and height of each anchor's cell."""
@@ -157,7 +172,7 @@ class YOLORatioMatcher(ClaimMatcher):
 
 
 class Taken(NamedTuple):
-    """The anchors that ground truths take, in order, at most k each.
+    """The anchors that ground truths take, in order, each at most k.
 
     Attributes:
         anchor: (R, k) their numbers.

@@ -70,9 +70,12 @@ def test_in_blocks_of_ground_truths_it_is_the_same(monkeypatch):
     expected = MATCHER(ANCHORS, truths, level_sizes=LEVEL_SIZES)
     other = MATCHER(ANCHORS, truths[:3], level_sizes=LEVEL_SIZES)
     monkeypatch.setattr("detloss.matchers.tiles.GPU_PAIRS", 4 * len(ANCHORS))
+    monkeypatch.setattr("detloss.matchers.yolo_ratio.CPU_PAIRS", 4 * len(ANCHORS))
+    call = {"anchors": [ANCHORS] * 2, "gt_boxes": [truths, truths[:3]], "level_sizes": LEVEL_SIZES}
+    batch = MATCHER.batch(**call)
     with without_host_sync():
-        batch = MATCHER.batch([ANCHORS] * 2, [truths, truths[:3]], level_sizes=LEVEL_SIZES)
-    for found, alone in zip(batch, (expected, other), strict=True):
+        batch += MATCHER.batch(**call)
+    for found, alone in zip(batch, (expected, other) * 2, strict=True):
         assert found.listed_pairs.tolist() == alone.pairs.tolist()
         assert said(found) == said(alone)
 
