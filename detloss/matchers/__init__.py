@@ -7,7 +7,7 @@ from detloss.matchers.dynamic_soft_label import DynamicSoftLabelMatcher
 from detloss.matchers.fcos import FCOSMatcher
 from detloss.matchers.grid import GridMatcher
 from detloss.matchers.images import Losses
-from detloss.matchers.max_iou import MaxIoUMatcher
+from detloss.matchers.max_iou import MaxIoUMatcher, match_matrix
 from detloss.matchers.paa import PAAMatcher
 from detloss.matchers.sim_ota import SimOTAMatcher
 from detloss.matchers.ssd import SSDMatcher
@@ -31,4 +31,5 @@ __all__ = [
     "TaskAlignedMatcher",
     "UniformMatcher",
     "YOLORatioMatcher",
+    "match_matrix",
 ]

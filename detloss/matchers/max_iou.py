@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from detloss.boxes.overlaps import iou_of_planes
-from detloss.matchers.base import Assigned, Matcher
+from detloss.matchers.base import Assigned, Matcher, Matches
 from detloss.matchers.images import Images
 from detloss.matchers.tiles import Running, Tiles, blocks_of_boxes, most_overlapped
 from detloss.registry import MATCHERS, Fraction
-from detloss.tensors import sync_is_free
+from detloss.tensors import check_floating, sync_is_free, widen
 
 
 @MATCHERS.register("max_iou")
@@ -51,8 +51,7 @@ class MaxIoUMatcher(Matcher):
         ignore_overlap: Fraction = 0.5,
     ) -> None:
         super().__init__()
-        if negative > positive:
-            raise ValueError(f"negative must be at most positive ({positive}), got {negative}")
+        _check_thresholds(positive, negative)
         self.positive = positive
         self.negative = negative
         self.low_quality = low_quality
@@ -109,6 +108,49 @@ class MaxIoUMatcher(Matcher):
             row, _, place = (overlap == best_of_truth[near][..., None]).nonzero().unbind(1)
             is_best[chosen[row], place] = True
         return tiles.untiled(best)[None], tiles.untiled(is_best)[None], None
+
+
+@torch.no_grad()
+def match_matrix(
+    overlap: Tensor, *, positive: float = 0.5, negative: float = 0.4, low_quality: bool = True
+) -> Matches:
+    """The matches of `MaxIoUMatcher` from a ready matrix of overlaps, of whatever kind.
+
+    Args:
+        overlap: (M, A) of ground truths and anchors, floating point; M may be 0. NaN counts as 0.
+        positive: Overlap from which an anchor is positive; one of 0 never is.
+        negative: Overlap below which it is background, at most `positive`.
+        low_quality: Whether each ground truth also has the anchors that overlap it most.
+
+    Returns:
+        Matches of A anchors, as `DetectorLoss` takes them.
+
+    Raises:
+        TypeError: If the overlaps are not floating point.
+        ValueError: If the shape is wrong, or `negative` is greater than `positive`.
+
+    Example:
+        >>> match_matrix(torch.tensor([[0.6, 0.45, 0.1], [0.0, 0.2, 0.3]])).positive
+        tensor([ True, False,  True])
+    """
+    check_floating("overlap", overlap)
+    if overlap.ndim != 2:
+        raise ValueError(f"overlap must have shape (M, A), got {tuple(overlap.shape)}")
+    _check_thresholds(positive, negative)
+    rows = widen(overlap).nan_to_num(0)
+    if not len(rows):
+        rows = rows.new_zeros(1, rows.shape[1])
+    best, index = rows.max(0)
+    is_positive = (best >= positive) & (best > 0)
+    if low_quality and rows.shape[1]:
+        is_positive |= (rows == _if_any(rows.amax(1, keepdim=True))).any(0)
+    ignored = (best >= negative) & ~is_positive
+    return Matches(torch.where(is_positive, index, 0), is_positive, ignored)
+
+
+def _check_thresholds(positive: float, negative: float) -> None:
+    if negative > positive:
+        raise ValueError(f"negative must be at most positive ({positive}), got {negative}")
 
 
 def _if_any(best_of_truth: Tensor) -> Tensor:

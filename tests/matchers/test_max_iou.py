@@ -9,7 +9,8 @@ from matching import N, X, said
 from torchvision.models.detection._utils import Matcher as TorchvisionMatcher
 from torchvision.ops import box_iou
 
-from detloss.matchers import MaxIoUMatcher
+from detloss.boxes import pairwise_overlap
+from detloss.matchers import MaxIoUMatcher, match_matrix
 
 # anchors and truths of a grid: ties, duplicates and IoUs that equal a threshold are common
 grid_boxes = st.lists(
@@ -458,3 +459,53 @@ def test_overlaps_that_differ_in_the_sixth_digit_do_not_tie():
     anchors = torch.tensor([[0.0, 0, 100, 10], [0, 0, 100, 10.0001]])
     matches = MaxIoUMatcher()(anchors, torch.tensor([[0.0, 0, 100, 30]]))
     assert matches.positive.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"low_quality": False}, {"positive": 0.0, "negative": 0.0}]
+)
+@pytest.mark.parametrize("count", [9, 0])
+def test_a_ready_matrix_gives_the_same_matches(options, count):
+    anchors = random_boxes(120, seed=1)
+    truths = random_boxes(max(count, 1), seed=2)[:count]
+    found = match_matrix(pairwise_overlap(truths, anchors), **options)
+    expected = MaxIoUMatcher(**options)(anchors, truths)
+    assert torch.equal(found.target_index, expected.target_index)
+    assert torch.equal(found.positive, expected.positive)
+    assert torch.equal(found.ignored, expected.ignored)
+
+
+def test_a_ready_matrix_may_have_no_anchors_and_a_nan_is_no_overlap():
+    assert len(match_matrix(torch.zeros(3, 0)).positive) == 0
+    assert match_matrix(torch.tensor([[torch.nan, 0.6]])).positive.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("overlap", "options", "error", "message"),
+    [
+        pytest.param(
+            torch.zeros(2, 3, dtype=torch.long),
+            {},
+            TypeError,
+            r"overlap must be floating point, got torch\.int64",
+            id="counts",
+        ),
+        pytest.param(
+            torch.zeros(3),
+            {},
+            ValueError,
+            r"overlap must have shape \(M, A\), got \(3,\)",
+            id="a row",
+        ),
+        pytest.param(
+            torch.zeros(2, 3),
+            {"negative": 0.6},
+            ValueError,
+            r"negative must be at most positive \(0\.5\), got 0\.6",
+            id="thresholds the wrong way round",
+        ),
+    ],
+)
+def test_a_ready_matrix_is_checked(overlap, options, error, message):
+    with pytest.raises(error, match=message):
+        match_matrix(overlap, **options)
