@@ -44,7 +44,7 @@ def fcos() -> nn.Module:
 
 def ssd() -> nn.Module:
     backbone = SmallPyramid(levels=3)
-    backbone.out_channels = [CHANNELS] * 3  # of each level
+    backbone.out_channels = [CHANNELS] * 3  # type: ignore[assignment]  # of each level
     anchors = DefaultBoxGenerator([[2]] * 3, scales=[0.12, 0.2, 0.3, 0.4])
     return SSD(backbone, anchors, (SIZE, SIZE), CLASSES + 1)
 
