@@ -129,6 +129,33 @@ def areas(a, b):
     return area, shared, union, hull
 
 
+@cache
+def lengths(a, b):
+    """Along x and along y, in the unit of the boxes: side of the first box, of the second, from the
+    centre of the second to that of the first, and side of the hull.
+    """
+    _, factor = whole(a + b)
+    found = []
+    for (start, end), (true_start, true_end) in axes(a, b):
+        numbers = (
+            2 * (end - start),
+            2 * (true_end - true_start),
+            start + end - true_start - true_end,
+            2 * (max(end, true_end) - min(start, true_start)),
+        )
+        found.append(tuple(Fraction(number, 2 * factor) for number in numbers))
+    return found
+
+
+def iou_of_lengths(*axes):
+    """IoU, from side, true side and distance of the centres along each axis."""
+    shared = area = true_area = 1
+    for side, true_side, offset in axes:
+        area, true_area = area * side, true_area * true_side
+        shared *= max(0, min(side, true_side, (side + true_side) / 2 - abs(offset)))
+    return shared / (area + true_area - shared)
+
+
 def iou(a, b):
     _, shared, union, _ = areas(a, b)
     return Fraction(shared, union)
@@ -183,6 +210,25 @@ def ciou(a, b, alpha=None):
     return real(diou(a, b)) - alpha * aspect_difference(a, b)
 
 
+def penalties(member, a, b, alpha=None):
+    """What a loss adds to ``1 - IoU``, each on its own, as reals; alpha of "ciou" may be held."""
+    found = []
+    if member == "giou":
+        found.append(real(iou(a, b) - giou(a, b)))
+    if member in ("diou", "ciou"):
+        found.append(real(iou(a, b) - diou(a, b)))
+    if member == "ciou":
+        alpha = trade_off(a, b) if alpha is None else alpha
+        found.append(alpha * aspect_difference(a, b))
+    return found
+
+
+def at_least_1_if_inverted(loss, *boxes):
+    """An inverted box must not score as a good one."""
+    inverted = any(x2 < x1 or y2 < y1 for x1, y1, x2, y2 in boxes)
+    return max(loss, 1) if inverted else loss
+
+
 OVERLAPS = {"iou": iou, "iof": iof, "giou": giou, "diou": diou, "ciou": ciou}
 
 
@@ -200,7 +246,9 @@ def reference_of(cls):
     - `loss`: ``exact_loss(pred, target, **options)`` of one row, a number;
     - `options`: ``EXACT_OPTIONS``, the options to try, default the constructor's;
     - `constants`: ``exact_constants(pred, target)``, the keywords of `exact_loss` that the gradient
-      holds as they are, default none.
+      holds as they are, default none;
+    - `overlap`: ``exact_overlap(a, b)``, the kind of overlap of its name, default 1 less the loss;
+    - `lengths`: ``EXACT_LENGTHS``, the options that are lengths in the unit of the boxes.
     """
     stem = cls.__module__.rpartition(".")[2]
     path = TESTS / "regression" / f"test_{stem}.py"
@@ -224,6 +272,8 @@ def reference_of(cls):
         loss=names.get("exact_loss", missing),
         options=names.get("EXACT_OPTIONS", [{}]),
         constants=names.get("exact_constants"),
+        overlap=names.get("exact_overlap", lambda a, b: 1 - names.get("exact_loss", missing)(a, b)),
+        lengths=names.get("EXACT_LENGTHS", ()),
     )
 
 

@@ -42,6 +42,8 @@ NUMBERS = ((Fraction, (0.0, 0.25, 1.0)), (NonNegative, (0.0, 0.25, 0.5, 1.0, 2.0
 NUMBERS_OF = {"label_smoothing": [0.0, 0.1], "tolerance": [None, 0.5]}
 """The same by the name of the option, where all of its range would try the last bit."""
 PER_CLASS = [0.1, 0.4, 0.7, 1.0]
+MOST_VARIANTS = 40
+"""Combinations of options that are tried of a loss, all of them."""
 OF_EVERY_LOSS = {"class_weight", "ignore_index", "reduction"}
 """Options with tests of their own."""
 AT_GAMMA_0 = {
@@ -222,7 +224,9 @@ def values_of(annotation: object) -> list[object]:
 
 
 def variants(section: str, name: str) -> list[Loss]:
-    """A registered loss with all values of its options that are tried."""
+    """A registered loss with all values of its options that are tried: each with each, or where
+    those are many, one after the other.
+    """
     hints = get_type_hints(SECTIONS[section][name].__init__, include_extras=True)
     options = {
         option: NUMBERS_OF.get(option) or values_of(hints[option])
@@ -230,10 +234,19 @@ def variants(section: str, name: str) -> list[Loss]:
         if option not in OF_EVERY_LOSS
     }
     options = {option: values for option, values in options.items() if values}
-    return [
-        detloss.build_part(section, {"type": name, **dict(zip(options, values, strict=True))})
-        for values in itertools.product(*options.values())
+    each = [
+        dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())
     ]
+    if len(each) > MOST_VARIANTS:
+        each = [{option: value} for option, values in options.items() for value in values]
+    found = []
+    for given in each:
+        try:
+            found.append(detloss.build_part(section, {"type": name, **given}))
+        except detloss.ConfigError as error:
+            if len(options) < 2 or "expected" in str(error):
+                raise  # else options that do not go together
+    return found
 
 
 def value_and_gradient(
@@ -249,12 +262,15 @@ def value_and_gradient(
 
 
 def steepness(loss: Loss, value: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of each row times the smallest size of a box, ``sqrt(eps)``.
+    """The gradient of each row over the steepest, ``10 / sqrt(eps)``, or up to as many times that
+    as the docstring says in terms of the options.
 
     That of ``-ln IoU`` is steeper by 1 / IoU.
     """
-    size = math.sqrt(loss.eps)
-    steepest = gradient.to(value.dtype).abs().amax(1) * size
+    stated = re.search(r"up\s+to\s+``(.+?)``\s+times\s+as\s+steep", loss.function.__doc__)
+    times = eval(stated[1], {}, loss.config()) if stated else 1
+    allowed = 10 * times / math.sqrt(loss.eps)
+    steepest = gradient.to(value.dtype).abs().amax(1) / allowed
     return steepest * value.neg().exp() if loss.config().get("mode") == "log" else steepest
 
 
@@ -310,7 +326,8 @@ def problems(loss: Loss, pred: Tensor, target: Tensor) -> Iterator[tuple[str, Te
     if isinstance(loss, BoxLoss) and loss.space == "boxes":
         inverted = rows(pred[:, 2:] < pred[:, :2]) | rows(target[:, 2:] < target[:, :2])
         yield "an inverted box scores as a good one", inverted & (value < 1)
-        yield "the gradient exceeds 10 / min_size", steepness(loss, value, gradient) > 10
+        too_steep = steepness(loss, value, gradient) > 1
+        yield "the gradient is steeper than its docstring says", too_steep
 
     poisoned, poisoned_target = pred.clone(), target.clone()
     silent = torch.arange(len(pred)) % 2 == 1

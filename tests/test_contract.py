@@ -44,7 +44,7 @@ def example(space, count=5, *, dtype=torch.float64, seed=0):
         target = torch.arange(count) % CLASSES
         return logits.to(dtype).requires_grad_(), target
     boxes = random_boxes(count, seed=seed, extent=10.0)
-    pred, target = rows_in(space, boxes, boxes + 0.5)
+    pred, target = rows_in(space, boxes, boxes + 0.375)
     return pred.to(dtype).requires_grad_(), target.to(dtype)
 
 

@@ -48,9 +48,9 @@ class Lengths:
         self._ends, self.inverted = _ends(first)
         self._target_ends, self._target_inverted = _ends(second)
         self.sides = self._ends[1] - self._ends[0]
-        sides = self._target_ends[1] - self._target_ends[0]
-        self._lengthened = (min_size - sides).clamp(min=0)
-        self.target_sides = sides + self._lengthened
+        self._true_sides = self._target_ends[1] - self._target_ends[0]
+        self._lengthened = (min_size - self._true_sides).clamp(min=0)
+        self.target_sides = self._true_sides + self._lengthened
 
     @property
     def any_inverted(self) -> Tensor:
@@ -85,6 +85,16 @@ class Lengths:
         return torch.maximum(sides, sides.new_zeros(()))
 
     @property
+    def inner_ends(self) -> tuple[Tensor, Tensor]:
+        """From the hull's first corner to the larger first and to the smaller last ends.
+
+        Where the boxes overlap these are the ends of the intersection, else those of the gap.
+        """
+        (begin, end), (target_begin, target_end) = self._ends, self._target_ends
+        start = torch.minimum(begin, target_begin)
+        return torch.maximum(begin, target_begin) - start, torch.minimum(end, target_end) - start
+
+    @property
     def hull_sides(self) -> Tensor:
         """Width and height of the smallest box around both."""
         (begin, end), (target_begin, target_end) = self._ends, self._target_ends
@@ -113,10 +123,22 @@ class Lengths:
 
         Two intervals share the shorter one, or half of both less the distance of their centres.
         """
-        sides, target_sides = ratio * self.sides, ratio * self.target_sides
-        reach = (sides + target_sides) / 2 - self.offset.abs()
-        inside = torch.minimum(torch.minimum(sides, target_sides), reach)
-        shared = product(torch.maximum(inside, inside.new_zeros(())))
+        sides, true_sides = ratio * self.sides, ratio * self._true_sides
+        reach = (sides + true_sides) / 2 - self.offset.abs()
+        inside = torch.minimum(torch.minimum(sides, true_sides), reach)
+        return self._iou_of(sides, inside, ratio * self.target_sides)
+
+    def between_iou(self, share: float) -> Tensor:
+        """(...,), `iou` of the second box and one between both, at that share of the way to it."""
+        first, last = ((1 - share) * overhang for overhang in self.overhang)
+        sides = self._true_sides - (first + last)
+        nothing = first.new_zeros(())
+        missed = torch.maximum(first, nothing) + torch.maximum(last, nothing)
+        return self._iou_of(sides, self._true_sides - missed, self.target_sides)
+
+    def _iou_of(self, sides: Tensor, shared_sides: Tensor, target_sides: Tensor) -> Tensor:
+        """IoU of boxes with those sides; a shared side below 0 is none."""
+        shared = product(torch.maximum(shared_sides, shared_sides.new_zeros(())))
         return shared / (product(sides) + product(target_sides) - shared)
 
     @property

@@ -16,7 +16,7 @@ what is new in it. The overlap of a member is ``IoU - sum of penalties``, and 1 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from detloss.boxes.lengths import Lengths, least_side
 from detloss.boxes.overlaps import OVERLAPS
 from detloss.kernels import Reduction, box_loss
 from detloss.kernels.box_pairs import BoxPairs, Penalty
-from detloss.registry import REGRESSION, nearest, option_mistakes
+from detloss.registry import REGRESSION, OneOf, nearest, option_mistakes
 
 CostMode = Literal["linear", "log", "square"]
 COST_MODES = get_args(CostMode)
@@ -85,8 +85,8 @@ def member_of(given: str | Mapping[str, Any]) -> Member:
         ValueError: If there is no such member, or an option has a wrong value.
 
     Example:
-        >>> member_of("ciou") is MEMBERS["ciou"]
-        True
+        >>> member_of({"type": "siou", "theta": 2.0}).options
+        {'theta': 2.0}
     """
     options: dict[str, Any] = {}
     if isinstance(given, Mapping):
@@ -105,6 +105,16 @@ def member_of(given: str | Mapping[str, Any]) -> Member:
         if option not in MEMBERS[name].option_names:
             raise TypeError(f"member.{option}: not an option of the penalties of {name}")
     return MEMBERS[name]._replace(options=options)
+
+
+MemberOption = Annotated[str, OneOf(MEMBERS)] | Mapping[str, Any]
+"""The option of a transform that names a member, see `member_of`."""
+
+
+def check_interval(low: float, high: float) -> None:
+    """Raises ValueError unless the interval of IoUs has a length."""
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"low must be below high, and both in [0, 1], got {low} and {high}")
 
 
 def check_mode(mode: str) -> None:
@@ -203,7 +213,11 @@ class Composition:
         """What an IoU costs."""
         share = iou
         if (self.low, self.high) != (0, 1):
-            share = ((iou - self.low) / (self.high - self.low)).clamp(0, 1)
+            share = (iou - self.low) / (self.high - self.low)
+        if self.low > 0:
+            share = torch.maximum(share, share.new_zeros(()))
+        if self.high < 1:
+            share = torch.minimum(share, share.new_ones(()))
         if self.mode == "log":
             return -share.clamp(min=self.eps).log()
         return 1 - (share * share if self.mode == "square" else self._raised(share))
@@ -211,26 +225,32 @@ class Composition:
     def _slope(self, iou: Tensor) -> Tensor:
         """The derivative of `_cost`."""
         share = (iou - self.low) / (self.high - self.low)
-        inside = (share >= 0) & (share <= 1)
+        inside = share.clamp(0, 1)
         if self.mode == "log":
-            slope = 1 / share.clamp(min=self.eps)
-            inside &= share >= self.eps
+            slope = torch.where(inside >= self.eps, 1 / inside.clamp(min=self.eps), 0)
         else:
-            slope = 2 * share if self.mode == "square" else self._steepness(share)
-        return torch.where(inside, slope, 0).div_(self.low - self.high)
+            slope = 2 * inside if self.mode == "square" else self._steepness(inside)
+        if self.low > 0:  # half of it at an end
+            slope = slope * share.sign().add_(1).mul_(0.5)
+        if self.high < 1:
+            slope = slope * (1 - share).sign_().add_(1).mul_(0.5)
+        return slope / (self.low - self.high)
 
     def _raised(self, x: Tensor) -> Tensor:
-        """``x^a``; for a below 1 it is linear up to `eps`, where it would be ever steeper."""
+        """``x^a``, as far as its slope is bounded: for a above 1 it is linear beyond 1, for a below
+        1 up to `eps`.
+        """
         if self.power == 1:
             return x
         if self.power > 1:
-            return x.pow(self.power)
+            inner = x.clamp(max=1)
+            return inner.pow(self.power) + self.power * (x - inner)
         return x * x.clamp(min=self.eps).pow(self.power - 1)
 
     def _steepness(self, x: Tensor) -> Tensor:
         """The derivative of `_raised`."""
         if self.power >= 1:
-            return self.power * x.pow(self.power - 1)
+            return self.power * x.clamp(max=1).pow(self.power - 1)
         return x.clamp(min=self.eps).pow(self.power - 1) * torch.where(x >= self.eps, self.power, 1)
 
 

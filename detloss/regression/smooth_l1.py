@@ -78,10 +78,14 @@ def beta_from_sigma(sigma: float) -> float:
     return 1 / sigma**2
 
 
-def _smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
-    distance = (pred - target).abs()
+def huberised(distance: Tensor, beta: float) -> Tensor:
+    """``x^2 / (2 beta)`` of distances below beta, ``x - beta / 2`` above."""
     inner = distance.clamp(max=beta)  # the distance inside the quadratic part, beta beyond
-    return (inner / beta * (distance - inner / 2)).sum(-1)
+    return inner / beta * (distance - inner / 2)
+
+
+def _smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
+    return huberised((pred - target).abs(), beta).sum(-1)
 
 
 def _fused(pred: Tensor, gradient: Tensor | None, target: Tensor, beta: float) -> Tensor:

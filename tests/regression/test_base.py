@@ -39,7 +39,7 @@ def test_an_inverted_box_inside_its_target_has_a_gradient_that_turns_it(name, pl
     assert value >= 1
     assert (pred.grad[0, :2] > 1e-3).all()  # a step down moves the first corner back
     assert (pred.grad[0, 2:] < -1e-3).all()
-    assert pred.grad.abs().max() < 1 / 40  # of the target's side
+    assert pred.grad.abs().max() < 5 / 40  # of the order of one over the target's side
 
 
 @pytest.mark.parametrize("name", ON_BOXES)

@@ -93,7 +93,12 @@ def test_free_of_the_unit_to_the_bit(name, options, scale):
     above = scale * sides(pred, target).amin(1) > math.sqrt(1e-7)
     pred, target = pred[above], target[above]
     loss = build(name, options)
-    assert torch.equal(loss(pred * scale, target * scale), loss(pred, target))
+    scaled = {
+        option: torch.tensor(getattr(loss, option), dtype=torch.float64).mul(scale).tolist()
+        for option in reference_of(REGRESSION[name]).lengths
+    }
+    in_that_unit = build(name, {**options, **scaled})
+    assert torch.equal(in_that_unit(pred * scale, target * scale), loss(pred, target))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
