@@ -276,7 +276,7 @@ def steepness(loss: Loss, value: Tensor, gradient: Tensor) -> Tensor:
 
 def highest(loss: Loss) -> float:
     """The largest value of a loss, as its docstring states it."""
-    if loss.config().get("mode") == "log":
+    if loss.config().get("mode") == "log" and "-ln eps" in loss.function.__doc__:
         return -math.log(loss.eps)
     stated = re.search(r"Loss in \[0, ([\d.]+)[)\]]", loss.function.__doc__)
     return float(stated[1]) if stated else math.inf

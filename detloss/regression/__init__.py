@@ -1,9 +1,11 @@
 """Box-regression losses, one technique a file: on boxes, on deltas, or on bins of distances."""
 
 from detloss.regression.alpha_iou import AlphaIoULoss, alpha_iou_loss
+from detloss.regression.balanced_l1 import BalancedL1Loss, balanced_l1_loss
 from detloss.regression.base import BoxLoss
 from detloss.regression.bounded_iou import BoundedIoULoss, bounded_iou_loss
 from detloss.regression.ciou import CIoULoss, ciou_loss
+from detloss.regression.composed_iou import ComposedIoULoss, composed_iou_loss
 from detloss.regression.diou import DIoULoss, diou_loss
 from detloss.regression.distribution_focal import (
     DistributionFocalLoss,
@@ -14,6 +16,7 @@ from detloss.regression.extended_iou import ExtendedIoULoss, extended_iou_loss
 from detloss.regression.focal_eiou import FocalEIoULoss, focal_eiou_loss
 from detloss.regression.focaler_iou import FocalerIoULoss, focaler_iou_loss
 from detloss.regression.giou import GIoULoss, giou_loss
+from detloss.regression.huber import HuberLoss, huber_loss
 from detloss.regression.inner_iou import InnerIoULoss, inner_iou_loss
 from detloss.regression.interp_iou import InterpIoULoss, interp_iou_loss
 from detloss.regression.iou import IoULoss, iou_loss
@@ -30,9 +33,11 @@ from detloss.regression.yolo import YOLOLoss, yolo_loss
 
 __all__ = [
     "AlphaIoULoss",
+    "BalancedL1Loss",
     "BoundedIoULoss",
     "BoxLoss",
     "CIoULoss",
+    "ComposedIoULoss",
     "DIoULoss",
     "DistributionFocalLoss",
     "EIoULoss",
@@ -40,6 +45,7 @@ __all__ = [
     "FocalEIoULoss",
     "FocalerIoULoss",
     "GIoULoss",
+    "HuberLoss",
     "InnerIoULoss",
     "InterpIoULoss",
     "IoULoss",
@@ -54,9 +60,11 @@ __all__ = [
     "SmoothL1Loss",
     "YOLOLoss",
     "alpha_iou_loss",
+    "balanced_l1_loss",
     "beta_from_sigma",
     "bounded_iou_loss",
     "ciou_loss",
+    "composed_iou_loss",
     "diou_loss",
     "distribution_focal_loss",
     "eiou_loss",
@@ -64,6 +72,7 @@ __all__ = [
     "focal_eiou_loss",
     "focaler_iou_loss",
     "giou_loss",
+    "huber_loss",
     "inner_iou_loss",
     "interp_iou_loss",
     "iou_loss",

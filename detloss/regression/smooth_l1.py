@@ -31,8 +31,8 @@ def smooth_l1_loss(
     Args:
         pred: Predicted deltas (..., 4), floating point, any unit.
         target: True deltas of the same shape.
-        beta: Where the quadratic part ends, >= 0, in the unit of the deltas; 0 is exactly
-            `l1_loss`. Code with a "sigma" means ``beta = 1 / sigma^2``: see `beta_from_sigma`.
+        beta: Where the loss turns linear, in the unit of the deltas. It is at least 0; 0 is exactly
+            `l1_loss`. Code with a "sigma" means ``beta = 1 / sigma^2``, see `beta_from_sigma`.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
             over all axes but the first.
