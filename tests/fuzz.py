@@ -225,7 +225,7 @@ def values_of(annotation: object) -> list[object]:
 
 def variants(section: str, name: str) -> list[Loss]:
     """A registered loss with all values of its options that are tried: each with each, or where
-    those are many, one after the other.
+    those are many, one after the other. In evaluation mode, in which none remembers a call.
     """
     hints = get_type_hints(SECTIONS[section][name].__init__, include_extras=True)
     options = {
@@ -242,7 +242,7 @@ def variants(section: str, name: str) -> list[Loss]:
     found = []
     for given in each:
         try:
-            found.append(detloss.build_part(section, {"type": name, **given}))
+            found.append(detloss.build_part(section, {"type": name, **given}).eval())
         except detloss.ConfigError as error:
             if len(options) < 2 or "expected" in str(error):
                 raise  # else options that do not go together

@@ -24,6 +24,8 @@ class Loss(Part):
     """
 
     function: ClassVar[Callable[..., Tensor]]
+    own_options: ClassVar[frozenset[str]] = frozenset()
+    """Options of the module that its function has no use for."""
     reduction: Reduction
 
     @classmethod
@@ -53,7 +55,7 @@ class Loss(Part):
                     f"`{option}` among its arguments and `self.{option} = {option}` in it"
                 )
         for option in options:
-            if option not in by_keyword:
+            if option not in by_keyword and option not in cls.own_options:
                 raise TypeError(
                     f"{cls.__name__}: the constructor takes {option!r} and {name} does not: write "
                     f"`{option}` among the keywords of the function"
@@ -108,7 +110,8 @@ class Loss(Part):
 
     def options(self) -> dict[str, Any]:
         """What the function takes by keyword beside weight and reduction."""
-        return {name: getattr(self, name) for name in self.option_names if name != "reduction"}
+        others = {"reduction", *self.own_options}
+        return {name: getattr(self, name) for name in self.option_names if name not in others}
 
     def compute(
         self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction

@@ -29,6 +29,7 @@ from detloss.regression.piou_v2 import PIoUv2Loss, piou_v2_loss
 from detloss.regression.shape_iou import ShapeIoULoss, shape_iou_loss
 from detloss.regression.siou import SIoULoss, siou_loss
 from detloss.regression.smooth_l1 import SmoothL1Loss, beta_from_sigma, smooth_l1_loss
+from detloss.regression.wise_iou import WiseIoULoss, wise_iou_loss
 from detloss.regression.yolo import YOLOLoss, yolo_loss
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "SIoULoss",
     "ShapeIoULoss",
     "SmoothL1Loss",
+    "WiseIoULoss",
     "YOLOLoss",
     "alpha_iou_loss",
     "balanced_l1_loss",
@@ -85,5 +87,6 @@ __all__ = [
     "shape_iou_loss",
     "siou_loss",
     "smooth_l1_loss",
+    "wise_iou_loss",
     "yolo_loss",
 ]
