@@ -85,7 +85,7 @@ def _penalties(pairs: Lengths, theta: float = 4.0) -> tuple[Tensor, ...]:
 
 
 def _fused(pairs: BoxPairs, theta: float = 4.0) -> tuple[Penalty, ...]:
-    offset = pairs.double_offset  # A does not know; half of the rest is in the factors
+    offset = pairs.double_offset  # the angle is the same, other terms have a factor for it
     dx, dy = offset.unbind()
     per_hull = pairs.hull_sides.reciprocal()
     per_square, squares = per_hull * per_hull, offset * offset
@@ -94,7 +94,7 @@ def _fused(pairs: BoxPairs, theta: float = 4.0) -> tuple[Penalty, ...]:
     half_angle = area.abs().mul_(per_length)
     half_g = torch.rsub(half_angle, 1)
     shares = squares * per_square  # 4 (dx / Cw)^2
-    falling = (shares * half_g).mul_(-0.5 * math.log2(math.e)).exp2_()
+    falling = (shares * (half_g * (-0.5 * math.log2(math.e)))).exp2_()
     x, y = falling.unbind()
     value = torch.rsub(x + y, 1, alpha=0.5)
     x, y = shares.mul_(falling).unbind()
