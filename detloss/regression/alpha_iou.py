@@ -34,8 +34,8 @@ def alpha_iou_loss(
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        member: The name of a loss that 1 less an IoU and penalties is, or a mapping with that
-            `type` and its options.
+        member: The name of a loss that is ``1 - IoU`` and penalties, or a mapping with that `type`
+            and its options.
         alpha: The paper's alpha. The power, > 0; 1 is the member's own loss. Another is up to
             ``max(alpha, 1)`` times as steep. A power is linear where it would be ever steeper:
             beyond a penalty of 1, and for one below 1 up to eps.

@@ -51,8 +51,8 @@ def composed_iou_loss(
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        member: The name of a loss that 1 less an IoU and penalties is, or a mapping with that
-            `type` and its options.
+        member: The name of a loss that is ``1 - IoU`` and penalties, or a mapping with that `type`
+            and its options.
         ratio: Of the sides, > 0; the paper has 0.5 to 1.5. 1 is the member's own loss.
         low: IoU below which the overlap counts as 0, in [0, 1).
         high: IoU above which it counts as 1, above `low` and at most 1.

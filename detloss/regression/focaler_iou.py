@@ -41,8 +41,8 @@ def focaler_iou_loss(
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        member: The name of a loss that 1 less an IoU and penalties is, or a mapping with that
-            `type` and its options.
+        member: The name of a loss that is ``1 - IoU`` and penalties, or a mapping with that `type`
+            and its options.
         low: IoU below which the overlap counts as 0, in [0, 1).
         high: IoU above which it counts as 1, above `low` and at most 1.
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
