@@ -12,7 +12,8 @@ number of calls does not depend on the number of images.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from detloss.boxes import paired_overlap
 from detloss.boxes.overlaps import iou_of_planes
+from detloss.kernels.memory import keep_freed_memory
 from detloss.matchers import tiles
 from detloss.matchers.base import Assigned, Matcher, of_one_kind
 from detloss.matchers.images import Images, Losses
@@ -115,6 +117,14 @@ class Scene(NamedTuple):
             anchor = anchor % self.size
         return take(self.anchors.flatten(0, 1), anchor)
 
+    def nothing_chosen(self, count: int) -> tuple[Tensor, Tensor]:
+        """(R, count) numbers of anchors, to be filled, and their costs, inf.
+
+        Written in place: small results kept between large temporaries would fragment the heap.
+        """
+        costs = self.anchors.new_full((self.rows, count), torch.inf)
+        return torch.zeros_like(costs, dtype=torch.long), costs
+
     @property
     def row_of_images(self) -> Tensor:
         """(B, M, 1) the rows of the ground truths."""
@@ -187,30 +197,38 @@ class Pairs:
     (B, M, K).
 
     Args:
-        rows: R.
+        rows: The rows of the ground truths, R, that pairs may be of.
         row: (P,) or (B, M, 1), the row of each ground truth.
         anchor: (P,) or (B, 1, K), the number of each anchor.
         valid: Which pairs come into question, bool like (B, M, K); None where these are listed.
     """
 
-    def __init__(self, rows: int, row: Tensor, anchor: Tensor, valid: Tensor | None) -> None:
+    def __init__(
+        self, rows: int | range, row: Tensor, anchor: Tensor, valid: Tensor | None
+    ) -> None:
+        self.of_rows = range(rows) if isinstance(rows, int) else rows
         self.row = row
         self.anchor = anchor
         self.valid = valid
         if valid is not None:
-            self.shape = (rows, anchor.shape[2])
+            self.shape = (len(self.of_rows), anchor.shape[2])
             return
-        counts = torch.bincount(row, minlength=rows)
-        self.shape = (rows, int(counts.max()))
+        counts = torch.bincount(row - self.of_rows.start, minlength=len(self.of_rows))
+        self.shape = (len(self.of_rows), int(counts.max()))
         self.first = counts.cumsum(0) - counts
+
+    @property
+    def slice_of_rows(self) -> slice:
+        """The rows that pairs may be of, to index with."""
+        return slice(self.of_rows.start, self.of_rows.stop)
 
     def table(self, values: Tensor, fill: float) -> Tensor:
         """(R, K) the values of the pairs of each ground truth, in order, `fill` elsewhere."""
         if self.valid is not None:
-            return torch.where(self.valid, values, fill).view(self.shape)
+            return torch.where(self.valid, values, fill).reshape(self.shape)
         table = values.new_full(self.shape, fill)
-        column = torch.arange(len(self.row), device=values.device) - self.first[self.row]
-        table[self.row, column] = values
+        row = self.row - self.of_rows.start
+        table[row, torch.arange(len(row), device=values.device) - self.first[row]] = values
         return table
 
     def anchors_at(self, columns: Tensor) -> Tensor:
@@ -233,7 +251,7 @@ class Pairs:
         """(R,) bool, the ground truths that are in a pair which comes into question."""
         if self.valid is not None:
             return self.valid.any(2).flatten()
-        return torch.bincount(self.row, minlength=self.shape[0]) > 0
+        return torch.bincount(self.row - self.of_rows.start, minlength=self.shape[0]) > 0
 
     def cheapest(self, cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The pairs of least cost of each ground truth, in order; of equal ones the first.
@@ -259,28 +277,62 @@ def overlapping(scene: Scene, reach: Tensor, areas: Tensor) -> Pairs:
         reach: (G, A, 4) rectangle of each anchor, G = 1 or B.
         areas: (R, 4) rectangle of each ground truth.
     """
+    blocks = list(blocks_of_overlapping(scene, reach, areas))
+    if len(blocks) == 1:
+        return blocks[0]
+    row = torch.cat([block.row for block in blocks])
+    return Pairs(scene.rows, row, torch.cat([block.anchor for block in blocks]), None)
+
+
+def blocks_of_overlapping(scene: Scene, reach: Tensor, areas: Tensor) -> Iterator[Pairs]:
+    """The same for some ground truths after the other, so that few pairs are in memory at once."""
     truths, size = scene.truths, scene.size
     planes, areas = reach.permute(2, 0, 1), areas.t()
     if not sync_is_free(reach):
         row, anchor = scene.row_of_images, scene.anchor_of_images
         valid = share_area(planes[:, :, None], areas.view(4, scene.images, -1, 1))
-        return Pairs(scene.rows, row, anchor, valid & truths.claims[row])
+        yield Pairs(scene.rows, row, anchor, valid & truths.claims[row])
+        return
+    keep_freed_memory()
     group = truths.image if len(reach) > 1 else torch.zeros_like(truths.image)
     planes = torch.nn.functional.pad(planes, (0, -size % TILE), value=torch.nan)
     planes = planes.view(4, len(reach), -1, TILE)  # tiles of consecutive anchors
-    low, high = planes[:2].nan_to_num(torch.inf), planes[2:].nan_to_num(-torch.inf)
-    rectangles = torch.cat([low.amin(-1), high.amax(-1)])
-    near = share_area(rectangles[:, group], areas[..., None])  # most tiles are far away
-    rows, anchors = [], []
-    for part in torch.split(
-        (near & truths.claims[:, None]).nonzero(), tiles.CPU_PAIRS // TILE or 1
-    ):
-        row, tile = part.unbind(1)
+    rectangles = _around(planes)
+    of_rows = rectangles if len(reach) == 1 else rectangles[:, group]
+    near = share_area(of_rows, areas[..., None])  # most tiles are far away
+    near &= truths.claims[:, None]
+    last = near.sum(1).mul_(TILE).cumsum(0).tolist()  # pairs up to each ground truth
+    first, block = 0, max(tiles.CPU_PAIRS // 8, 1)
+    while first < scene.rows:
+        before = last[first - 1] if first else 0
+        end = max(bisect_right(last, before + block, first), first + 1)
+        row, tile = near[first:end].nonzero().unbind(1)
+        row = row + first
         inside = share_area(planes[:, group[row], tile], areas[:, row, None])
         place, column = inside.nonzero().unbind(1)
-        rows.append(row[place])
-        anchors.append(truths.image[rows[-1]] * size + tile[place] * TILE + column)
-    return Pairs(scene.rows, torch.cat(rows), torch.cat(anchors), None)
+        row, anchor = row[place], tile[place].mul_(TILE).add_(column)
+        anchor += truths.image[row] * size
+        yield Pairs(range(first, end), row, anchor, None)
+        first = end
+
+
+def _around(planes: Tensor) -> Tensor:
+    """Planes (4, G, T) of the rectangles around tiles, (4, G, T, N); NaN is left out."""
+    low = planes[:2].nan_to_num(torch.inf).amin(-1)
+    return torch.cat([low, planes[2:].nan_to_num(-torch.inf).amax(-1)])
+
+
+def cheapest_overlapping(
+    scene: Scene, reach: Tensor, areas: Tensor, cost: Measure, count: int
+) -> tuple[Tensor, Tensor]:
+    """`Pairs.cheapest` of the overlapping pairs, (R, count); see `overlapping`."""
+    anchor, costs = scene.nothing_chosen(count)
+    for pairs in blocks_of_overlapping(scene, reach, areas):
+        if pairs.shape[1]:
+            found = pairs.cheapest(cost(pairs.row, pairs.anchor), count)
+            rows, taken = pairs.slice_of_rows, found[0].shape[1]
+            anchor[rows, :taken], costs[rows, :taken] = found
+    return anchor, costs
 
 
 def take(boxes: Tensor, index: Tensor) -> Tensor:
@@ -288,15 +340,21 @@ def take(boxes: Tensor, index: Tensor) -> Tensor:
     return boxes.t()[:, index].movedim(0, -1)
 
 
-def crossed(scene: Scene, candidates: Tensor) -> Pairs:
-    """Every ground truth that may claim with every candidate (B A,) bool of its image."""
-    row, anchor = scene.row_of_images, scene.anchor_of_images
-    valid = candidates[anchor]
-    if sync_is_free(candidates):  # the candidates first, and of the others as few as can be
-        most = int(valid.sum(2).max())
-        first = (~valid).int().argsort(dim=2, stable=True)[..., :most]
-        anchor, valid = anchor.gather(2, first), valid.gather(2, first)
-    return Pairs(scene.rows, row, anchor, valid & scene.truths.claims[row])
+def crossed(scene: Scene, candidates: Tensor) -> Iterator[Pairs]:
+    """Every ground truth that may claim with every candidate (B A,) bool of its image, in blocks.
+
+    On a CPU it is for one image.
+    """
+    row, anchor, claims = scene.row_of_images, scene.anchor_of_images, scene.truths.claims
+    if not sync_is_free(candidates):
+        yield Pairs(scene.rows, row, anchor, candidates[anchor] & claims[row])
+        return
+    anchor = candidates.nonzero().view(1, 1, -1)
+    size = max(tiles.CPU_PAIRS // max(anchor.shape[2], 1), 1)
+    for first in range(0, scene.rows, size):
+        rows = range(first, min(first + size, scene.rows))
+        some = row[:, rows.start : rows.stop]
+        yield Pairs(rows, some, anchor, claims[some].expand(-1, -1, anchor.shape[2]))
 
 
 def reaches(scene: Scene, reach: Tensor, areas: Tensor, row: Tensor, anchor: Tensor) -> Tensor:
@@ -307,25 +365,46 @@ def reaches(scene: Scene, reach: Tensor, areas: Tensor, row: Tensor, anchor: Ten
     return share_area(planes, take(areas, row).movedim(-1, 0))
 
 
-def contest(scene: Scene, row: Tensor, anchor: Tensor, chosen: Tensor, priority: Tensor) -> Tensor:
-    """(B A,) the ground truth that each anchor goes to, R for none.
+class Contest:
+    """Who gets an anchor that several have chosen: the highest priority, of equal ones the first.
 
-    Of several that have chosen it, it is the one of highest priority, of equal ones the first.
-
-    Args:
-        scene: The batch.
-        row: Rows of ground truths.
-        anchor: Numbers of anchors, in a shape that `row` broadcasts with.
-        chosen: Whether the ground truth has chosen that anchor, bool.
-        priority: Like `chosen`, not NaN where chosen.
+    Attributes:
+        owner: (B A,) the ground truth that each anchor goes to, R for none.
+        best: (B A,) its priority, -inf for none.
     """
-    rows, count = scene.rows, scene.images * scene.size
-    anchor = anchor.expand_as(chosen)
-    priority = torch.where(chosen, priority, -torch.inf)
-    best = priority.new_full((count,), -torch.inf)
-    best = best.scatter_reduce(0, anchor.flatten(), priority.flatten(), "amax")
-    wins = torch.where(chosen & (priority == best[anchor]), row, rows)
-    return row.new_full((count,), rows).scatter_reduce(0, anchor.flatten(), wins.flatten(), "amin")
+
+    def __init__(self, scene: Scene) -> None:
+        count, like = scene.images * scene.size, scene.anchors
+        self.rows = scene.rows
+        self.owner = torch.full((count,), scene.rows, device=like.device)
+        self.best = like.new_full((count,), -torch.inf)
+
+    def add(self, row: Tensor, anchor: Tensor, chosen: Tensor, priority: Tensor) -> None:
+        """Some ground truths take part, all of them behind those before.
+
+        Args:
+            row: Rows of ground truths.
+            anchor: Numbers of anchors, in a shape that `row` broadcasts with.
+            chosen: Whether the ground truth has chosen that anchor, bool.
+            priority: Like `chosen`, not NaN where chosen.
+        """
+        flat = anchor.expand_as(chosen).flatten()
+        value = torch.where(chosen, priority, -torch.inf).flatten().to(self.best.dtype)
+        best = torch.full_like(self.best, -torch.inf).scatter_reduce_(0, flat, value, "amax")
+        wins = chosen.flatten() & (value == best[flat])
+        row = torch.where(wins, row.expand_as(chosen).flatten(), self.rows)
+        better = best > self.best  # of equal ones those before stay
+        self.owner.masked_fill_(better, self.rows).scatter_reduce_(
+            0, flat, torch.where(better[flat], row, self.rows), "amin"
+        )
+        torch.maximum(best, self.best, out=self.best)
+
+
+def contest(scene: Scene, row: Tensor, anchor: Tensor, chosen: Tensor, priority: Tensor) -> Tensor:
+    """(B A,) the ground truth that each anchor goes to, R for none; see `Contest`."""
+    held = Contest(scene)
+    held.add(row, anchor, chosen, priority)
+    return held.owner
 
 
 def give_to_best_of_all(

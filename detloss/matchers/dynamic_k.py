@@ -1,7 +1,7 @@
 """Ground truths that take as many anchors as their best overlaps add up to, the cheapest first."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from detloss.matchers.claims import (
     Owners,
     Pairs,
     Scene,
+    blocks_of_overlapping,
     contest,
     crossed,
     give_to_best_of_all,
-    overlapping,
 )
 from detloss.tensors import sync_is_free
 
@@ -35,35 +35,61 @@ class DynamicKMatcher(ClaimMatcher):
     topk: int
 
     @abstractmethod
-    def wanted(self, scene: Scene) -> list[Pairs]:
-        """The pairs of ground truths and the anchors that they want."""
+    def wanted(self, scene: Scene) -> Iterable[Pairs]:
+        """The pairs of ground truths and the anchors that they want, in any blocks."""
         raise NotImplementedError
 
     @abstractmethod
-    def cost(self, scene: Scene, row: Tensor, anchor: Tensor, overlap: Tensor) -> Tensor:
-        """The cost of pairs whose predicted boxes overlap so much; see `Measure`."""
+    def cost_of_no_class(self, scene: Scene) -> Tensor:
+        """(B A,) what each anchor would cost if it were to say no to every class."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def cost(
+        self, scene: Scene, row: Tensor, anchor: Tensor, overlap: Tensor, of_no_class: Tensor
+    ) -> Tensor:
+        """The cost of pairs, see `Measure`, with the overlaps of their predicted boxes.
+
+        `of_no_class` is like these and says what `cost_of_no_class` says of their anchors.
+        """
         raise NotImplementedError
 
     def owners(self, scene: Scene) -> Owners:
         """See `ClaimMatcher.owners`; a positive's score is the overlap of its predicted box."""
-        wanted = self.wanted(scene)
-        scene = _without_far_ones(scene, wanted)
-        candidates = torch.stack([pairs.anchors(scene) for pairs in wanted]).any(0)
-        pairs = crossed(scene, candidates)
+        wants, candidates = self._wanted(scene)
+        scene = _without_far_ones(scene, wants)
+        of_none = self.cost_of_no_class(scene)
 
-        overlap = scene.overlap(pairs.row, pairs.anchor, "iou")
-        cost = self.cost(scene, pairs.row, pairs.anchor, overlap).nan_to_num_(torch.inf)
-        anchor, costs = pairs.cheapest(cost, self.topk)
-        rank = torch.arange(anchor.shape[1], device=anchor.device)
-        chosen = (rank < self._counts(pairs.table(overlap, 0.0))) & (costs < torch.inf)
+        def cost(row: Tensor, anchor: Tensor, overlap: Tensor) -> Tensor:
+            found = self.cost(scene, row, anchor, overlap, of_none[anchor])
+            return found.nan_to_num_(torch.inf)
+
+        anchor, costs = scene.nothing_chosen(self.topk)
+        count = torch.zeros_like(anchor[:, :1])
+        for pairs in crossed(scene, candidates):
+            overlap = scene.overlap(pairs.row, pairs.anchor, "iou")
+            found = pairs.cheapest(cost(pairs.row, pairs.anchor, overlap), self.topk)
+            rows, taken = pairs.slice_of_rows, found[0].shape[1]
+            anchor[rows, :taken], costs[rows, :taken] = found
+            count[rows] = self._counts(pairs.table(overlap, 0.0))
+        rank = torch.arange(self.topk, device=anchor.device)
+        chosen = (rank < count) & (costs < torch.inf)
         owner = contest(scene, scene.every_row, anchor, chosen, -costs)
 
         def cheapness(row: Tensor, anchor: Tensor) -> Tensor:
-            overlap = scene.overlap(row, anchor, "iou")
-            return self.cost(scene, row, anchor, overlap).nan_to_num_(torch.inf).neg_()
+            return cost(row, anchor, scene.overlap(row, anchor, "iou")).neg_()
 
         owner = give_to_best_of_all(scene, owner, anchor, chosen, cheapness)
         return Owners(owner, self._scores(scene, owner) if self.scores else None)
+
+    def _wanted(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """(R,) bool, which ground truths want an anchor, and (B A,) which anchors are wanted."""
+        wants = torch.zeros_like(scene.truths.claims)
+        candidates = wants.new_zeros(scene.images * scene.size)
+        for pairs in self.wanted(scene):
+            wants[pairs.slice_of_rows] |= pairs.rows()
+            candidates |= pairs.anchors(scene)
+        return wants, candidates
 
     def _takes_batch(self, anchors: Sequence[Tensor], gt_boxes: Sequence[Tensor]) -> bool:
         return Matcher._takes_batch(self, anchors, gt_boxes)  # every candidate meets every truth
@@ -71,7 +97,7 @@ class DynamicKMatcher(ClaimMatcher):
     def _counts(self, overlaps: Tensor) -> Tensor:
         """(R, 1) how many anchors each ground truth takes, from the overlaps (R, K)."""
         largest = overlaps.topk(min(self.topk, overlaps.shape[1])).values
-        return largest.sum(1, keepdim=True).int().clamp(min=1)
+        return largest.sum(1, keepdim=True).long().clamp(min=1)
 
     def _scores(self, scene: Scene, owner: Tensor) -> Tensor:
         """(B A,) the overlap of each positive, 0 elsewhere."""
@@ -84,10 +110,11 @@ class DynamicKMatcher(ClaimMatcher):
         return overlap.new_zeros(len(owner)).scatter(0, anchor, overlap)
 
 
-def _without_far_ones(scene: Scene, wanted: list[Pairs]) -> Scene:
+def _without_far_ones(scene: Scene, wants: Tensor) -> Scene:
     """The scene, but a ground truth that wants no anchor and overlaps none may claim none."""
-    wants = torch.stack([pairs.rows() for pairs in wanted]).any(0)
     if sync_is_free(wants) and wants[scene.truths.claims].all():
         return scene
-    wants |= overlapping(scene, scene.anchors, scene.truths.boxes).rows()
+    wants = wants.clone()
+    for pairs in blocks_of_overlapping(scene, scene.anchors, scene.truths.boxes):
+        wants[pairs.slice_of_rows] |= pairs.rows()
     return scene._replace(truths=scene.truths._replace(claims=scene.truths.claims & wants))

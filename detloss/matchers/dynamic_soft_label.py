@@ -1,12 +1,13 @@
 """The cheapest predictions of a ground truth, by a cost whose class label is the overlap."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from detloss.kernels.elementary import cross_entropy
-from detloss.matchers.claims import Pairs, Scene, overlapping, take
+from detloss.matchers.claims import Pairs, Scene, blocks_of_overlapping, take
 from detloss.matchers.dynamic_k import DynamicKMatcher
 from detloss.registry import MATCHERS, Fraction, NonNegative, PositiveInt
 from detloss.tensors import widen
@@ -71,13 +72,22 @@ class DynamicSoftLabelMatcher(DynamicKMatcher):
         self.center_radius = center_radius
         self.ignore_overlap = ignore_overlap
 
-    def wanted(self, scene: Scene) -> list[Pairs]:
+    def wanted(self, scene: Scene) -> Iterator[Pairs]:
         """See `DynamicKMatcher.wanted`."""
-        return [overlapping(scene, scene.centres, scene.truths.boxes)]
+        yield from blocks_of_overlapping(scene, scene.centres, scene.truths.boxes)
 
-    def cost(self, scene: Scene, row: Tensor, anchor: Tensor, overlap: Tensor) -> Tensor:
+    def cost_of_no_class(self, scene: Scene) -> Tensor:
+        """See `DynamicKMatcher.cost_of_no_class`."""
+        assert scene.class_logits is not None
+        logits = widen(scene.class_logits)
+        return _modulated(logits, logits.new_zeros(())).sum(1)
+
+    def cost(
+        self, scene: Scene, row: Tensor, anchor: Tensor, overlap: Tensor, of_no_class: Tensor
+    ) -> Tensor:
         """See `DynamicKMatcher.cost`."""
-        cost = _class_cost(scene, row, anchor, overlap)
+        logit = scene.logit(row, anchor)
+        cost = of_no_class - _modulated(logit, overlap.new_zeros(())) + _modulated(logit, overlap)
         cost = cost - (overlap + EPSILON).log() * self.iou_weight
         if self.center_radius is None:
             return cost
@@ -85,15 +95,6 @@ class DynamicSoftLabelMatcher(DynamicKMatcher):
         offset = (boxes[..., :2] + boxes[..., 2:] - truths[..., :2] - truths[..., 2:]) / 2
         distance = offset.square().sum(-1).sqrt() / (boxes[..., 2] - boxes[..., 0])
         return cost + torch.pow(10, distance - self.center_radius)
-
-
-def _class_cost(scene: Scene, row: Tensor, anchor: Tensor, overlap: Tensor) -> Tensor:
-    """``sum_c |y_c - p_c|^2 BCE(p_c, y_c)``: of no class once an anchor, then that of the label."""
-    assert scene.class_logits is not None
-    no = overlap.new_zeros(())
-    of_none = _modulated(widen(scene.class_logits), no).sum(1)
-    logit = scene.logit(row, anchor)
-    return of_none[anchor] - _modulated(logit, no) + _modulated(logit, overlap)
 
 
 def _modulated(logit: Tensor, label: Tensor) -> Tensor:

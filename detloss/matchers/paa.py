@@ -6,7 +6,14 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from detloss.matchers.claims import ClaimMatcher, Owners, Scene, contest, overlapping, rank_in_row
+from detloss.matchers.claims import (
+    ClaimMatcher,
+    Contest,
+    Owners,
+    Scene,
+    blocks_of_overlapping,
+    rank_in_row,
+)
 from detloss.registry import MATCHERS, Fraction, PositiveInt
 from detloss.tensors import has_float64, sync_is_free
 
@@ -101,18 +108,19 @@ class PAAMatcher(ClaimMatcher):
 
     def _candidates(self, scene: Scene) -> Tensor:
         """(B A,) the ground truth of which each anchor is a candidate, R for none."""
-        pairs = overlapping(scene, scene.anchors, scene.truths.boxes)
-        overlap = scene.anchor_overlap(pairs.row, pairs.anchor)
-        if pairs.valid is not None:
-            overlap = torch.where(pairs.valid, overlap, 0)
-        chosen = (overlap >= self.candidate) & (overlap > 0)
-        owner = contest(scene, pairs.row, pairs.anchor, chosen, overlap)
-        row, anchor = (one.expand_as(overlap).flatten() for one in (pairs.row, pairs.anchor))
-        overlap = overlap.flatten()
-        best = overlap.new_zeros(scene.rows).scatter_reduce(0, row, overlap, "amax")
-        row = torch.where((overlap == best[row]) & (overlap > 0), row, -1)
-        forced = torch.full_like(owner, -1).scatter_reduce(0, anchor, row, "amax")
-        return torch.where(forced < 0, owner, forced)
+        won = Contest(scene)
+        forced = torch.full_like(won.owner, -1)
+        for pairs in blocks_of_overlapping(scene, scene.anchors, scene.truths.boxes):
+            overlap = scene.anchor_overlap(pairs.row, pairs.anchor)
+            if pairs.valid is not None:
+                overlap = torch.where(pairs.valid, overlap, 0)
+            won.add(pairs.row, pairs.anchor, (overlap >= self.candidate) & (overlap > 0), overlap)
+            row, anchor = (one.expand_as(overlap).flatten() for one in (pairs.row, pairs.anchor))
+            overlap = overlap.flatten()
+            best = overlap.new_zeros(scene.rows).scatter_reduce(0, row, overlap, "amax")
+            row = torch.where((overlap == best[row]) & (overlap > 0), row, -1)
+            forced.scatter_reduce_(0, anchor, row, "amax")
+        return torch.where(forced < 0, won.owner, forced)
 
 
 def _levels(sizes: Sequence[int], like: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Simplified optimal transport: the cheapest predictions near the centre of a ground truth."""
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from detloss.matchers.claims import Pairs, Scene, overlapping, reaches
+from detloss.matchers.claims import Pairs, Scene, blocks_of_overlapping, reaches
 from detloss.matchers.dynamic_k import DynamicKMatcher
 from detloss.registry import MATCHERS, Fraction, NonNegative, Positive, PositiveInt
 from detloss.tensors import widen
@@ -84,30 +85,29 @@ class SimOTAMatcher(DynamicKMatcher):
         self.convention = convention
         self.ignore_overlap = ignore_overlap
 
-    def wanted(self, scene: Scene) -> list[Pairs]:
+    def wanted(self, scene: Scene) -> Iterator[Pairs]:
         """See `DynamicKMatcher.wanted`."""
-        near = overlapping(scene, self._around(scene), _centres(scene))
-        if self.convention == "yolox":
-            return [near]
-        return [near, overlapping(scene, scene.centres, scene.truths.boxes)]
+        yield from blocks_of_overlapping(scene, self._around(scene), _centres(scene))
+        if self.convention == "mmdet":
+            yield from blocks_of_overlapping(scene, scene.centres, scene.truths.boxes)
 
-    def cost(self, scene: Scene, row: Tensor, anchor: Tensor, overlap: Tensor) -> Tensor:
+    def cost_of_no_class(self, scene: Scene) -> Tensor:
+        """See `DynamicKMatcher.cost_of_no_class`."""
+        assert scene.class_logits is not None
+        q = widen(scene.class_logits).sigmoid().mul_(_objectness(scene)[:, None]).sqrt_()
+        return -_log(1 - q).sum(1)
+
+    def cost(
+        self, scene: Scene, row: Tensor, anchor: Tensor, overlap: Tensor, of_no_class: Tensor
+    ) -> Tensor:
         """See `DynamicKMatcher.cost`."""
         near = reaches(scene, self._around(scene), _centres(scene), row, anchor)
         if self.convention == "mmdet":
             near &= reaches(scene, scene.centres, scene.truths.boxes, row, anchor)
+        q = (scene.logit(row, anchor).sigmoid() * _objectness(scene)[anchor]).sqrt()
+        of_class = of_no_class + _log(1 - q) - _log(q)
         of_box = -(overlap + EPSILON[self.convention]).log() * self.iou_weight
-        return self._class_cost(scene, row, anchor) + of_box + ~near * FAR[self.convention]
-
-    def _class_cost(self, scene: Scene, row: Tensor, anchor: Tensor) -> Tensor:
-        """``sum_c BCE(q_c, y_c)``: of no class once an anchor, and the difference of a label."""
-        assert scene.class_logits is not None
-        assert scene.objectness is not None
-        objectness = widen(scene.objectness).sigmoid()
-        q = (widen(scene.class_logits).sigmoid() * objectness[:, None]).sqrt()
-        of_none = -_log(1 - q).sum(1)
-        q = (scene.logit(row, anchor).sigmoid() * objectness[anchor]).sqrt()
-        return of_none[anchor] + _log(1 - q) - _log(q)
+        return of_class + of_box + ~near * FAR[self.convention]
 
     def _around(self, scene: Scene) -> Tensor:
         """(G, A, 4) where the centre of a ground truth lies that an anchor is near to."""
@@ -120,6 +120,12 @@ def _centres(scene: Scene) -> Tensor:
     boxes = scene.truths.boxes
     centres = boxes[:, :2] / 2 + boxes[:, 2:] / 2
     return torch.cat([centres, centres], 1)
+
+
+def _objectness(scene: Scene) -> Tensor:
+    """(B A,) probability of an object."""
+    assert scene.objectness is not None
+    return widen(scene.objectness).sigmoid()
 
 
 def _log(probability: Tensor) -> Tensor:

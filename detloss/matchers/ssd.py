@@ -4,7 +4,13 @@ from typing import Literal
 
 import torch
 
-from detloss.matchers.claims import ClaimMatcher, Owners, Scene, contest, overlapping
+from detloss.matchers.claims import (
+    ClaimMatcher,
+    Contest,
+    Owners,
+    Scene,
+    blocks_of_overlapping,
+)
 from detloss.registry import MATCHERS, Fraction
 
 Convention = Literal["torchvision", "mmdet", "effdet"]
@@ -51,17 +57,20 @@ class SSDMatcher(ClaimMatcher):
 
     def owners(self, scene: Scene) -> Owners:
         """See `ClaimMatcher.owners`."""
-        pairs = overlapping(scene, scene.anchors, scene.truths.boxes)
-        overlap = scene.anchor_overlap(pairs.row, pairs.anchor)
-        chosen = (overlap >= self.positive) & (overlap > 0)
-        if pairs.valid is not None:
-            chosen &= pairs.valid
-        owner = contest(scene, pairs.row, pairs.anchor, chosen, overlap)
-        if not pairs.shape[1]:
-            return Owners(owner)
-        best, cost = pairs.cheapest(-overlap, 1)
-        of_none = scene.rows if self.convention == "effdet" else -1
-        taker = torch.where(cost < 0, scene.every_row, of_none).flatten()
-        which = "amin" if self.convention == "effdet" else "amax"
-        forced = torch.full_like(owner, of_none).scatter_reduce(0, best.flatten(), taker, which)
-        return Owners(torch.where(forced == of_none, owner, forced))
+        first = self.convention == "effdet"
+        of_none = scene.rows if first else -1
+        won = Contest(scene)
+        forced = torch.full_like(won.owner, of_none)
+        for pairs in blocks_of_overlapping(scene, scene.anchors, scene.truths.boxes):
+            if not pairs.shape[1]:
+                continue
+            overlap = scene.anchor_overlap(pairs.row, pairs.anchor)
+            chosen = (overlap >= self.positive) & (overlap > 0)
+            if pairs.valid is not None:
+                chosen &= pairs.valid
+            won.add(pairs.row, pairs.anchor, chosen, overlap)
+            best, cost = pairs.cheapest(-overlap, 1)
+            rows = scene.every_row[pairs.slice_of_rows]
+            taker = torch.where(cost < 0, rows, of_none).flatten()
+            forced.scatter_reduce_(0, best.flatten(), taker, "amin" if first else "amax")
+        return Owners(torch.where(forced == of_none, won.owner, forced))

@@ -9,9 +9,9 @@ from detloss.matchers.claims import (
     ClaimMatcher,
     Owners,
     Scene,
+    cheapest_overlapping,
     contest,
     give_to_best_of_all,
-    overlapping,
     rank_in_row,
     reaches,
 )
@@ -107,14 +107,15 @@ class TaskAlignedMatcher(ClaimMatcher):
     def owners(self, scene: Scene) -> Owners:
         """See `ClaimMatcher.owners`."""
         centres, areas = scene.centres, self._areas(scene.truths.boxes)
+        reach, within = centres, areas
         if self.convention == "tood":  # whose t > 0 lets only overlapping predictions in
             assert scene.pred_boxes is not None
-            predicted = scene.pred_boxes.view(scene.images, scene.size, 4)
-            pairs = overlapping(scene, predicted, scene.truths.boxes)
-        else:
-            pairs = overlapping(scene, centres, areas)
-        alignment, _ = self._alignment(scene, pairs.row, pairs.anchor)
-        anchor, cost = pairs.cheapest(-alignment, self.topk)
+            reach, within = scene.pred_boxes.view(scene.images, -1, 4), scene.truths.boxes
+
+        def cost(row: Tensor, anchor: Tensor) -> Tensor:
+            return self._alignment(scene, row, anchor)[0].neg_()
+
+        anchor, cost_of = cheapest_overlapping(scene, reach, within, cost, self.topk)
         row = scene.every_row
 
         def priority(row: Tensor, anchor: Tensor) -> Tensor:
@@ -124,7 +125,7 @@ class TaskAlignedMatcher(ClaimMatcher):
                 may &= reaches(scene, centres, areas, row, anchor)
             return torch.where(may, overlap, -torch.inf)
 
-        chosen = cost < 0
+        chosen = cost_of < 0
         if self.convention == "tood":
             chosen &= reaches(scene, centres, areas, row, anchor)
         owner = contest(scene, row, anchor, chosen, scene.overlap(row, anchor, self.overlap))

@@ -269,7 +269,9 @@ def test_a_float16_gradient_is_infinite_where_it_overflows_and_only_there(each, 
     (gradient,) = torch.autograd.grad(loss(wide, target), wide)
     scale = 1e5 / gradient.abs().max()
     (WAYS[way](loss)(pred, target) * scale).backward()
-    assert_close(pred.grad, (gradient * scale).half())
+    # where a gradient cancels, what float32 rounds is multiplied by the scale as well
+    rounding = scale.item() * torch.finfo(torch.float32).eps
+    assert_close(pred.grad, (gradient * scale).half(), rtol=1e-3, atol=max(rounding, 1e-5))
     assert pred.grad.isinf().any()
     assert not pred.grad.isnan().any()
 

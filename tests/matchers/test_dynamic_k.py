@@ -23,7 +23,10 @@ class Given(DynamicKMatcher):
         row, anchor = (self.costs < torch.inf).nonzero().unbind(1)
         return [Pairs(len(self.costs), row, anchor, None)]
 
-    def cost(self, scene, row, anchor, overlap):
+    def cost_of_no_class(self, scene):
+        return torch.zeros(len(POINTS))
+
+    def cost(self, scene, row, anchor, overlap, of_no_class):
         return self.costs[row, anchor]
 
 
@@ -70,7 +73,7 @@ def test_a_cost_that_is_no_number_is_never_paid():
 def test_one_that_wants_no_anchor_takes_those_of_others_if_it_overlaps_any():
     costs = [[0.3, 0.2, FAR, FAR, FAR], [FAR] * 5]
     matcher = Given(costs)
-    matcher.cost = lambda scene, row, anchor, overlap: matcher.costs[row, anchor].clamp(max=9)
+    matcher.cost = lambda scene, row, anchor, *_: matcher.costs[row, anchor].clamp(max=9)
     for last, expected in (
         ([24.0, 0, 32, 8], [1, 0, N, N, N]),
         ([99.0, 0, 107, 8], [N, 0, N, N, N]),

@@ -95,7 +95,10 @@ class TestALossOfDeltasOnBoxes:
     @pytest.mark.parametrize(
         ("box", "message"),
         [
-            ({"type": "giou", "space": "boxes"}, "box.space: is for a loss on deltas, and giou is one on boxes"),
+            (
+                {"type": "giou", "space": "boxes"},
+                "box.space: is for a loss on deltas, and giou is one on boxes",
+            ),
             ({"type": "l1", "unit": "image"}, "box.unit: must come with space 'boxes'"),
             ({"type": "l1", "space": "bins"}, "box.space: expected 'boxes'"),
             ({"type": "l1", "space": "boxes", "unit": "px"}, "box.unit: expected 'image'"),
