@@ -38,10 +38,10 @@ print(resident_peak(lambda: [match(anchors, boxes).positive]))
 @measures_memory
 @pytest.mark.parametrize("name", MATCHERS.names())
 @pytest.mark.parametrize(
-    ("count", "anchors", "megabytes"), [(500, 250_000, 32), (5_000, 50_000, 100)]
+    ("count", "anchors", "megabytes"), [(500, 250_000, 40), (5_000, 50_000, 100)]
 )
 def test_a_crowd_before_250_000_anchors(name, count, anchors, megabytes):
-    """All overlaps at once would be 500 MB or 1 GB."""
+    """All overlaps at once would be 500 MB or 1 GB. The allocator keeps 8 MB more or less."""
     if issubclass(MATCHERS[name], ClaimMatcher):  # keeps who has each anchor, and a block of pairs
         megabytes = max(megabytes, 64)
     assert printed_by(PEAK, name, str(count), str(anchors)) < megabytes * 1e6

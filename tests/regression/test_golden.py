@@ -135,12 +135,12 @@ def test_gradients_on_bins(name, options):
 
 
 def test_a_loss_without_an_exact_form_fails_with_the_cure(monkeypatch):
-    class HuberLoss(BoxLoss):
-        type_name = "huber"
+    class TukeyLoss(BoxLoss):
+        type_name = "tukey"
         space = "deltas"
 
-    monkeypatch.setattr(HuberLoss, "__module__", "detloss.regression.huber")
+    monkeypatch.setattr(TukeyLoss, "__module__", "detloss.regression.tukey")
     with pytest.raises(
-        NotImplementedError, match=r"write `def exact_loss.* in tests/regression/test_huber.py"
+        NotImplementedError, match=r"write `def exact_loss.* in tests/regression/test_tukey.py"
     ):
-        table(reference_of(HuberLoss).loss, rows(*golden_pairs())[:1])
+        table(reference_of(TukeyLoss).loss, rows(*golden_pairs())[:1])
