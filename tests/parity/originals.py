@@ -289,6 +289,9 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
     ("meituan", "yolov6s"): replace(
         YOLOV6, config="yolov6s", terms={"classification": "cls", "box": "iou"}
     ),
+    ("meituan", "yolov6n"): replace(
+        YOLOV6, config="yolov6n", terms={"classification": "cls", "box": "iou"}
+    ),
     ("meituan", "yolov6_atss"): replace(YOLOV6, config="yolov6_atss"),
     ("ultralytics", "yolov5"): YOLOV5,
     ("ultralytics", "yolov5_focal_smooth"): replace(YOLOV5, config="yolov5_focal"),

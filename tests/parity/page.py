@@ -61,6 +61,7 @@ PAPER = {
     "yolov5": "no paper; without the factors of its train.py for levels, classes and image side",
     "yolov5_focal": "no paper; as yolov5, with focal loss and label smoothing",
     "yolov6": "the label of a positive is TOOD's; varifocal loss on probabilities",
+    "yolov6n": "as yolov6s, with SIoU for GIoU",
     "yolov6s": "as yolov6, without distributions",
     "yolov6_atss": "not in the paper",
     "ppyoloe": "varifocal loss with its gradient through p^gamma",
