@@ -85,10 +85,13 @@ def predictions_for(
 def call_of(criterion: detloss.DetectorLoss | detloss.LayeredLoss) -> dict[str, Any]:
     """What a call takes beside predictions, targets and anchors; these are those of grid_anchors.
 
-    They are of one pyramid level, or of as many as the coder has strides.
+    They are of one pyramid level, or of as many as the coder has strides or the matcher ranges.
     """
-    coder = getattr(criterion, "coder", None)
-    others = [8] * (len(coder.strides) - 1) if coder is not None and coder.strides else []
+    of_levels = [
+        getattr(getattr(criterion, part, None), option, None)
+        for part, option in (("coder", "strides"), ("matcher", "scale_ranges"))
+    ]
+    others = [8] * (max(len(option or [0]) for option in of_levels) - 1)
     call: dict[str, Any] = {"image_size": (SIZE, SIZE), "level_sizes": [64 - sum(others), *others]}
     return call | ({"progress": 0.5} if isinstance(criterion, detloss.LayeredLoss) else {})
 

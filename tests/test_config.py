@@ -11,6 +11,7 @@ import yaml
 from scenes import call_of, grid_anchors, leaves, predictions_for, random_targets
 
 import detloss
+from detloss.boxes.overlaps import OVERLAPS
 from detloss.registry import (
     CLASSIFICATION,
     CODERS,
@@ -103,7 +104,7 @@ def test_a_quality_is_a_word_or_a_mapping():
         detloss.build(changed("classification", label=label)).config()["classification"]["label"]
         for label in ("iou", {"type": "iou", "kind": "iou"})
     )
-    assert word == mapping == {"type": "iou", "kind": "iou"}
+    assert word == mapping == detloss.build_part("quality", {"type": "iou"}).config()
     for nothing in ("one", None):
         resolved = detloss.build(changed("classification", label=nothing)).config()
         assert "label" not in resolved["classification"]
@@ -130,6 +131,8 @@ FOCAL_OPTIONS = ", ".join(
 )
 BINNED = ", ".join(name for name in CODERS.names() if "bins" in CODERS[name].spaces)
 SCORING = ", ".join(name for name in MATCHERS.names() if MATCHERS[name].scores) or "none"
+*SOME, LAST = map(repr, sorted(OVERLAPS))
+KINDS = f"{', '.join(SOME)} or {LAST}"
 KEYS = ", ".join(["matcher", "coder", "sampler", "normalizer", *TERMS.names(), "layers"])
 
 
@@ -271,8 +274,8 @@ def changed(section, **options):
         ),
         (
             changed("classification", label={"type": "iou", "kind": "cuoi"}),
-            "config: classification.label.kind: expected 'iou', 'giou', 'diou' or 'ciou', "
-            "got 'cuoi'; did you mean 'ciou'?",
+            f"config: classification.label.kind: expected {KINDS}, got 'cuoi'; "
+            "did you mean 'ciou'?",
         ),
         (
             changed("classification", label="score"),

@@ -89,7 +89,7 @@ def test_every_box_loss_fits_the_boxes_in_its_own_space(box):
     targets = random_targets([2], seed=3)
     logits = torch.zeros(1, len(ANCHORS), CLASSES)
     regression = torch.zeros(1, len(ANCHORS), criterion.coder.width, requires_grad=True)
-    optimizer = torch.optim.Adam([regression], lr=0.3)
+    optimizer = torch.optim.Adam([regression], lr=0.2)
     cooling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=300)
     for _ in range(300):
         optimizer.zero_grad()

@@ -91,9 +91,9 @@ def test_the_micro_batches_learn_what_their_batch_does():
 
 
 def test_a_loss_of_your_own_builds_from_a_config():
-    exec(block(README, "python", "HuberLoss"), {})
-    loss = detloss.build_part("box", {"type": "huber", "delta": 0.1})
-    assert loss.config() == {"type": "huber", "delta": 0.1, "reduction": "mean"}
+    exec(block(README, "python", "CharbonnierLoss"), {})
+    loss = detloss.build_part("box", {"type": "charbonnier", "epsilon": 0.1})
+    assert loss.config() == {"type": "charbonnier", "epsilon": 0.1, "reduction": "mean"}
 
 
 CONFIGS = [

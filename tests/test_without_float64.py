@@ -11,7 +11,7 @@ import pytest
 import torch
 from boxgen import rows_in
 from registered import space_of
-from scenes import CLASSES, SIZE, build, grid_anchors, predictions_for, random_targets
+from scenes import CLASSES, SIZE, build, call_of, grid_anchors, predictions_for, random_targets
 from term_rows import DIVIDING
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -148,7 +148,7 @@ def test_a_config_that_comes_with_the_package(name):
     criterion = detloss.load_config(name)
     layers = getattr(criterion, "layers", {}).values()
     for each in [layer.criterion for layer in layers] or [criterion]:
-        call(each)
+        call(each, call_of(each)["level_sizes"])
 
 
 @pytest.mark.parametrize("name", DIVIDING)

@@ -50,15 +50,16 @@ class PAAMatcher(ClaimMatcher):
         ignore_overlap: Share of an anchor's area in an ignore region from which it is ignored.
 
     Example:
-        >>> anchors = torch.tensor([[0.0, 0, 10, 10], [2, 0, 12, 10], [4, 0, 14, 10]])
-        >>> loss = torch.tensor([[0.1, 0.2, 3.0]])
+        >>> x = torch.tensor([0.0, 1, 2, 4])
+        >>> anchors = torch.stack([x, x * 0, x + 10, x * 0 + 10], 1)
+        >>> loss = torch.tensor([[0.1, 0.15, 0.2, 3.0]])
         >>> PAAMatcher()(
         ...     anchors,
         ...     torch.tensor([[1.0, 0, 11, 10]]),
-        ...     level_sizes=[3],
+        ...     level_sizes=[4],
         ...     losses=lambda target_index, positive, first=0: loss,
-        ... ).positive
-        tensor([ True,  True, False])
+        ... ).positive  # up to the middle of the lower ones
+        tensor([ True,  True, False, False])
 
     Reference:
         Kim and Lee, "Probabilistic Anchor Assignment with IoU Prediction for Object Detection",

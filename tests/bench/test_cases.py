@@ -39,7 +39,7 @@ def test_every_runner_agrees_on_a_gpu(name):
 def test_the_loss_for_a_compiler_is_that_of_the_first_runner(name):
     case = TIMED[name](CPU, 0.002)
     if case.loss is None:
-        assert name.startswith("match")
+        assert name.startswith(("match", "assign"))
     else:
         value, *_ = case.runners["detloss"]()
         assert torch.equal(case.loss(*case.predictions), value)

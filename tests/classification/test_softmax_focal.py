@@ -238,7 +238,7 @@ def test_rejects_a_scalar_alpha(alpha):
 def test_module_rejects_a_scalar_alpha_when_it_is_built():
     with pytest.raises(TypeError, match=r"SoftmaxFocalLoss: alpha: expected .*got 0\.25"):
         SoftmaxFocalLoss(alpha=0.25)
-    with pytest.raises(ValueError, match=r"alpha must have shape \(C,\), got \(\)"):
+    with pytest.raises(TypeError, match=r"SoftmaxFocalLoss: alpha: expected .*got 0\.25"):
         SoftmaxFocalLoss(alpha=torch.tensor(0.25))
 
 

@@ -107,7 +107,7 @@ def test_is_one_number_a_positive_in_0_to_1(quality):
     assert values.shape == (2000,)
     assert values.dtype == torch.float32
     assert ((values >= 0) & (values <= 1)).all()
-    assert values.unique().numel() > 20
+    assert values.unique().numel() > 10
 
 
 def test_no_positives_have_none(quality):
