@@ -12,9 +12,9 @@ from detloss.bench.launches import count
 
 META = torch.device("meta")
 BUDGETS = {
-    "focal": (37, 46.7),
-    "indices-sigmoid_cross_entropy": (29, 29.7),
-    "indices-softmax_cross_entropy": (18, 16.4),
+    "focal": (24, 32.4),
+    "indices-sigmoid_cross_entropy": (12, 12.3),
+    "indices-softmax_cross_entropy": (16, 12.3),
 }
 """Case -> launches, passes over the logits; forward and backward."""
 LAUNCHES = {
