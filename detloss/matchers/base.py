@@ -276,10 +276,18 @@ class Matcher(Part):
         if "level_sizes" in self.needs:
             check_level_sizes(images.level_sizes, shape[1])
         if shape[1]:
+            self._check_needs(images)
             return self.match(images).matches()
         no = torch.zeros(shape, dtype=torch.bool, device=images.anchors.device)
         score = images.anchors.new_zeros(shape) if self.scores else None
         return Assigned(no.long(), no, no, score).matches()
+
+    def _check_needs(self, images: Images) -> None:
+        """Raises ValueError unless everything is there that it `needs`."""
+        for name in sorted(self.needs):
+            given = images.labels if name == "gt_labels" else getattr(images, name)
+            if given is None:
+                raise ValueError(f"matcher {self.type_name} needs {name}, got None")
 
 
 def of_one_kind(anchors: Sequence[Tensor], gt_boxes: Sequence[Tensor]) -> bool:

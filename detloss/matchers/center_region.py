@@ -11,6 +11,7 @@ from detloss.boxes.overlaps import area_of_planes
 from detloss.matchers.base import Assigned, Matcher
 from detloss.matchers.claims import share_area
 from detloss.matchers.images import Images
+from detloss.matchers.nearest import centres
 from detloss.matchers.tiles import largest_of_each_anchor
 from detloss.registry import MATCHERS, Fraction, NonNegative
 
@@ -100,15 +101,15 @@ class CenterRegionMatcher(Matcher):
         self, anchors: Tensor, truths: Tensor, least: float, most: float
     ) -> tuple[Tensor, Tensor]:
         """What `largest_of_each_anchor` says of the anchors of a level."""
-        centres = _centres(anchors.movedim(-1, 0))[:, :, None]
-        first, last = centres.amin(-1, keepdim=True), centres.amax(-1, keepdim=True)
+        middles = centres(anchors.movedim(-1, 0))[:, :, None]
+        first, last = middles.amin(-1, keepdim=True), middles.amax(-1, keepdim=True)
 
         def smallness(truths: Tensor, anchors: Tensor) -> Tensor:
             """-area of the ground truths in whose middle an anchor is; -inf of the others."""
             area = area_of_planes(truths)
             scale = area.clamp(min=0).sqrt()
             half = (truths[2:] - truths[:2]) * (self.region / 2)
-            middle, centre = _centres(truths), _centres(anchors)
+            middle, centre = centres(truths), centres(anchors)
             low = (middle - half).clamp(first, last)
             high = (middle + half).clamp(first, last)
             matched = ((centre >= low) & (centre <= high)).all(0)
@@ -118,8 +119,3 @@ class CenterRegionMatcher(Matcher):
             return torch.where(matched, -area, -torch.inf)
 
         return largest_of_each_anchor(anchors, truths, smallness, least=-torch.inf)
-
-
-def _centres(planes: Tensor) -> Tensor:
-    """(2, ...) of boxes (4, ...)."""
-    return planes[:2] / 2 + planes[2:] / 2

@@ -25,8 +25,8 @@ from detloss.kernels.memory import keep_freed_memory
 from detloss.matchers import tiles
 from detloss.matchers.base import Assigned, Matcher, of_one_kind
 from detloss.matchers.images import Images, Losses
-from detloss.matchers.nearest import smallest
-from detloss.matchers.regions import finite_only, in_ignore_region
+from detloss.matchers.nearest import centres, smallest_in_order
+from detloss.matchers.regions import finite_only
 from detloss.registry import Fraction
 from detloss.tensors import sync_is_free, widen
 
@@ -144,8 +144,13 @@ class Scene(NamedTuple):
     @property
     def centres(self) -> Tensor:
         """(G, A, 4) centres of the anchors, as boxes without a side."""
-        centres = self.anchors[..., :2] / 2 + self.anchors[..., 2:] / 2
-        return torch.cat([centres, centres], -1)
+        return as_points(self.anchors)
+
+    def owned(self, owner: Tensor) -> Tensor:
+        """(P,) numbers of the anchors with an owner below R; all where it would be a host sync."""
+        if sync_is_free(owner):
+            return (owner < self.rows).nonzero().view(-1)
+        return torch.arange(len(owner), device=owner.device)
 
     def overlap(self, row: Tensor, anchor: Tensor, kind: str) -> Tensor:
         """The overlap of predicted boxes with ground truths, at least 0; see `Measure`."""
@@ -263,10 +268,14 @@ class Pairs:
         Returns:
             (R, k) the numbers of their anchors, and (R, k) their costs, inf where there are fewer.
         """
-        table = self.table(cost, torch.inf)
-        columns = smallest(table, min(count, self.shape[1])).sort(1).values
-        costs, order = table.gather(1, columns).sort(dim=1, stable=True)
-        return self.anchors_at(columns.gather(1, order)), costs
+        costs, columns = smallest_in_order(self.table(cost, torch.inf), min(count, self.shape[1]))
+        return self.anchors_at(columns), costs
+
+    def write_cheapest(self, cost: Tensor, anchor: Tensor, costs: Tensor) -> None:
+        """Writes what `cheapest` finds into the rows of what `Scene.nothing_chosen` gave."""
+        found = self.cheapest(cost, anchor.shape[1])
+        rows, taken = self.slice_of_rows, found[0].shape[1]
+        anchor[rows, :taken], costs[rows, :taken] = found
 
 
 def overlapping(scene: Scene, reach: Tensor, areas: Tensor) -> Pairs:
@@ -329,10 +338,14 @@ def cheapest_overlapping(
     anchor, costs = scene.nothing_chosen(count)
     for pairs in blocks_of_overlapping(scene, reach, areas):
         if pairs.shape[1]:
-            found = pairs.cheapest(cost(pairs.row, pairs.anchor), count)
-            rows, taken = pairs.slice_of_rows, found[0].shape[1]
-            anchor[rows, :taken], costs[rows, :taken] = found
+            pairs.write_cheapest(cost(pairs.row, pairs.anchor), anchor, costs)
     return anchor, costs
+
+
+def as_points(boxes: Tensor) -> Tensor:
+    """(..., 4) the centres of boxes, as boxes without a side."""
+    middle = centres(boxes.movedim(-1, 0)).movedim(0, -1)
+    return torch.cat([middle, middle], -1)
 
 
 def take(boxes: Tensor, index: Tensor) -> Tensor:
@@ -461,22 +474,14 @@ class ClaimMatcher(Matcher):
         raise NotImplementedError
 
     def match(self, images: Images) -> Assigned:
-        """See `Matcher.match`.
-
-        Raises:
-            ValueError: If something that it needs is missing.
-        """
-        given = {"gt_labels": images.labels, **vars(images)}
-        for name in sorted(self.needs):
-            if given[name] is None:
-                raise ValueError(f"matcher {self.type_name} needs {name}, got None")
+        """See `Matcher.match`."""
         scene = Scene.of(images)
         found = self.owners(scene)
         shape = (scene.images, scene.size)
         return Assigned(
             target_index=(found.row % scene.most).view(shape),
             positive=(found.row < scene.rows).view(shape),
-            ignored=_in_ignore_region(images, self.ignore_overlap),
+            ignored=images.in_ignore_region(self.ignore_overlap),
             score=None if found.score is None else found.score.view(shape),
             pairs=found.pairs,
             is_pair=found.is_pair,
@@ -490,16 +495,3 @@ class ClaimMatcher(Matcher):
 def share_area(a: Tensor, b: Tensor) -> Tensor:
     """Whether rectangles overlap, from planes (4, ...)."""
     return (a[0] < b[2]) & (a[2] > b[0]) & (a[1] < b[3]) & (a[3] > b[1])
-
-
-def _in_ignore_region(images: Images, ignore_overlap: float) -> Tensor:
-    """(B, A) `Images.in_ignore_region`, on a CPU of one image after the other."""
-    if images.is_region is None or not sync_is_free(images.is_region):
-        return images.in_ignore_region(ignore_overlap)
-    of_images = zip(images.anchors, images.boxes, images.is_region, strict=True)
-    return torch.cat(
-        [
-            in_ignore_region(anchors[None], boxes[None], flags[None], ignore_overlap)
-            for anchors, boxes, flags in of_images
-        ]
-    )

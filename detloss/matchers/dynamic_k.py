@@ -68,10 +68,8 @@ class DynamicKMatcher(ClaimMatcher):
         count = torch.zeros_like(anchor[:, :1])
         for pairs in crossed(scene, candidates):
             overlap = scene.overlap(pairs.row, pairs.anchor, "iou")
-            found = pairs.cheapest(cost(pairs.row, pairs.anchor, overlap), self.topk)
-            rows, taken = pairs.slice_of_rows, found[0].shape[1]
-            anchor[rows, :taken], costs[rows, :taken] = found
-            count[rows] = self._counts(pairs.table(overlap, 0.0))
+            pairs.write_cheapest(cost(pairs.row, pairs.anchor, overlap), anchor, costs)
+            count[pairs.slice_of_rows] = self._counts(pairs.table(overlap, 0.0))
         rank = torch.arange(self.topk, device=anchor.device)
         chosen = (rank < count) & (costs < torch.inf)
         owner = contest(scene, scene.every_row, anchor, chosen, -costs)
@@ -101,9 +99,7 @@ class DynamicKMatcher(ClaimMatcher):
 
     def _scores(self, scene: Scene, owner: Tensor) -> Tensor:
         """(B A,) the overlap of each positive, 0 elsewhere."""
-        anchor = torch.arange(len(owner), device=owner.device)
-        if sync_is_free(owner):
-            anchor = (owner < scene.rows).nonzero().view(-1)
+        anchor = scene.owned(owner)
         row = owner[anchor]
         overlap = scene.overlap(row.clamp(max=scene.rows - 1), anchor, "iou")
         overlap = torch.where(row < scene.rows, overlap, 0)

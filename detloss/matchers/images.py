@@ -10,7 +10,7 @@ from torch import Tensor
 from detloss.boxes.checking import check_boxes
 from detloss.boxes.padding import padded
 from detloss.matchers.regions import finite_only, in_ignore_region, keep_boxes
-from detloss.tensors import wide_type
+from detloss.tensors import sync_is_free, wide_type
 
 
 class Losses(Protocol):
@@ -35,8 +35,9 @@ class Images:
     `truths` also an ignore region and what fills up an image with fewer of them than another, or
     without any.
 
-    On a CPU, and under a compiler, B is 1. On an accelerator it is the whole batch, so that a
-    matcher that has no loop over images needs as many launches for 16 as for one.
+    Under a compiler B is 1, and on a CPU too but for a `ClaimMatcher`. On an accelerator it is the
+    whole batch, so that a matcher that has no loop over images needs as many launches for 16 as for
+    one.
 
     Attributes:
         anchors: (B, A, 4).
@@ -64,7 +65,16 @@ class Images:
 
     def in_ignore_region(self, ignore_overlap: float) -> Tensor:
         """(B, A) the anchors of which that share, above 0, lies in one ignore region."""
-        return in_ignore_region(self.anchors, self.boxes, self.is_region, ignore_overlap)
+        if self.is_region is None:
+            return self.anchors.new_zeros(self.anchors.shape[:2], dtype=torch.bool)
+        of_images = self.anchors, self.boxes, self.is_region
+        if len(self.boxes) == 1 or not sync_is_free(self.boxes):
+            return in_ignore_region(*of_images, ignore_overlap)
+        found = [
+            in_ignore_region(anchors[None], boxes[None], flags[None], ignore_overlap)
+            for anchors, boxes, flags in zip(*of_images, strict=True)
+        ]
+        return torch.cat(found)
 
 
 def images_of(

@@ -142,6 +142,13 @@ def smallest(values: Tensor, count: int) -> Tensor:
     return columns.index_copy(0, tied, _first_smallest(values[tied], last[tied], count))
 
 
+def smallest_in_order(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(M, count) the smallest of each row, in order, of equal ones the first; and their columns."""
+    columns = smallest(values, count).sort(1).values
+    least, order = values.gather(1, columns).sort(dim=1, stable=True)
+    return least, columns.gather(1, order)
+
+
 def _first_smallest(values: Tensor, last: Tensor, count: int) -> Tensor:
     """(M, count) columns of `values` (M, N) below `last` (M, 1), then the first that equal it."""
     place = torch.arange(values.shape[1], device=values.device)

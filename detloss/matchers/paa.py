@@ -90,9 +90,7 @@ class PAAMatcher(ClaimMatcher):
 
         row = torch.where(loss < torch.inf, owner, scene.rows)
         level = _levels(scene.level_sizes, row).repeat(scene.images)
-        anchor = torch.arange(len(row), device=row.device)
-        if sync_is_free(loss):
-            anchor = (row < scene.rows).nonzero().view(-1)
+        anchor = scene.owned(row)
         row, level, loss = row[anchor], level[anchor], loss[anchor]
         levels = len(scene.level_sizes)
         kept = rank_in_row(row * levels + level, -loss) < self.topk

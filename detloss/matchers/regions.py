@@ -16,18 +16,16 @@ FAR = 1e15
 
 
 def in_ignore_region(
-    anchors: Tensor, boxes: Tensor, flags: Tensor | None, ignore_overlap: float
+    anchors: Tensor, boxes: Tensor, flags: Tensor, ignore_overlap: float
 ) -> Tensor:
     """(B, A) bool, the anchors of which that share of the area, above 0, lies in one ignore region.
 
     Args:
         anchors: (B, A, 4), finite; B is 1 on a CPU.
         boxes: (B, M, 4) in the dtype of the anchors, ignore regions among them.
-        flags: (B, M) bool, which of them are; None for none.
+        flags: (B, M) bool, which of them are.
         ignore_overlap: The share, in [0, 1].
     """
-    if flags is None:
-        return torch.zeros(anchors.shape[:2], dtype=torch.bool, device=anchors.device)
     regions = keep_boxes(boxes, flags & ~boxes.isnan().any(-1))
     share, _ = largest_of_each_anchor(
         anchors, regions, lambda regions, anchors: iof_of_planes(anchors, regions)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from detloss.matchers.claims import Pairs, Scene, blocks_of_overlapping, reaches
+from detloss.matchers.claims import Pairs, Scene, as_points, blocks_of_overlapping, reaches
 from detloss.matchers.dynamic_k import DynamicKMatcher
 from detloss.registry import MATCHERS, Fraction, NonNegative, Positive, PositiveInt
 from detloss.tensors import widen
@@ -87,7 +87,7 @@ class SimOTAMatcher(DynamicKMatcher):
 
     def wanted(self, scene: Scene) -> Iterator[Pairs]:
         """See `DynamicKMatcher.wanted`."""
-        yield from blocks_of_overlapping(scene, self._around(scene), _centres(scene))
+        yield from blocks_of_overlapping(scene, self._around(scene), as_points(scene.truths.boxes))
         if self.convention == "mmdet":
             yield from blocks_of_overlapping(scene, scene.centres, scene.truths.boxes)
 
@@ -101,7 +101,7 @@ class SimOTAMatcher(DynamicKMatcher):
         self, scene: Scene, row: Tensor, anchor: Tensor, overlap: Tensor, of_no_class: Tensor
     ) -> Tensor:
         """See `DynamicKMatcher.cost`."""
-        near = reaches(scene, self._around(scene), _centres(scene), row, anchor)
+        near = reaches(scene, self._around(scene), as_points(scene.truths.boxes), row, anchor)
         if self.convention == "mmdet":
             near &= reaches(scene, scene.centres, scene.truths.boxes, row, anchor)
         q = (scene.logit(row, anchor).sigmoid() * _objectness(scene)[anchor]).sqrt()
@@ -113,13 +113,6 @@ class SimOTAMatcher(DynamicKMatcher):
         """(G, A, 4) where the centre of a ground truth lies that an anchor is near to."""
         reach = (scene.anchors[..., 2:] - scene.anchors[..., :2]) * self.radius
         return scene.centres + torch.cat([-reach, reach], -1)
-
-
-def _centres(scene: Scene) -> Tensor:
-    """(R, 4) the centres of the ground truths, as boxes without a side."""
-    boxes = scene.truths.boxes
-    centres = boxes[:, :2] / 2 + boxes[:, 2:] / 2
-    return torch.cat([centres, centres], 1)
 
 
 def _objectness(scene: Scene) -> Tensor:

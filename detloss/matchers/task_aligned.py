@@ -16,7 +16,6 @@ from detloss.matchers.claims import (
     reaches,
 )
 from detloss.registry import MATCHERS, Fraction, NonNegative, PositiveInt
-from detloss.tensors import sync_is_free
 
 Convention = Literal["tood", "ppyoloe", "ultralytics"]
 EPSILON = {"tood": 1e-7, "ppyoloe": 1e-9, "ultralytics": 1e-9}
@@ -147,9 +146,7 @@ class TaskAlignedMatcher(ClaimMatcher):
 
     def _scored(self, scene: Scene, owner: Tensor) -> Owners:
         """The owners (B A,) that keep their anchor, and the scores of these."""
-        anchor = torch.arange(len(owner), device=owner.device)
-        if sync_is_free(owner):
-            anchor = (owner < scene.rows).nonzero().view(-1)
+        anchor = scene.owned(owner)
         row = owner[anchor]
         alignment, overlap = self._alignment(scene, row.clamp(max=scene.rows - 1), anchor)
         if self.topk_kept is not None:

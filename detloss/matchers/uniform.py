@@ -10,7 +10,7 @@ from detloss.boxes.overlaps import iou_of_planes
 from detloss.matchers.base import Assigned, Matcher
 from detloss.matchers.claims import share_area
 from detloss.matchers.images import Images
-from detloss.matchers.nearest import smallest
+from detloss.matchers.nearest import smallest_in_order
 from detloss.matchers.regions import finite_only
 from detloss.matchers.tiles import largest_of_each_anchor, rows_of_a_block
 from detloss.registry import MATCHERS, Fraction, PositiveInt
@@ -78,13 +78,8 @@ class UniformMatcher(Matcher):
         self.ignore_overlap = ignore_overlap
 
     def match(self, images: Images) -> Assigned:
-        """See `Matcher.match`.
-
-        Raises:
-            ValueError: If there are no predicted boxes.
-        """
-        if images.pred_boxes is None:
-            raise ValueError(f"matcher {self.type_name} needs pred_boxes, got None")
+        """See `Matcher.match`."""
+        assert images.pred_boxes is not None
         anchors, truths = images.anchors, images.truths
         predicted = finite_only(widen(images.pred_boxes))
         dtype = torch.promote_types(anchors.dtype, predicted.dtype)
@@ -142,7 +137,8 @@ def _taken(anchors: Tensor, predicted: Tensor, truths: Tensor, count: int) -> tu
         claims[:, some] = has_area & meets.any(-1)
         for kind, of_boxes in enumerate(kinds):
             distance = _distance(of_boxes, _centre_and_size(of_truths)[..., None])
-            taken[:, kind, some] = _nearest(distance.flatten(0, 1), count).view(images, -1, count)
+            _, nearest = smallest_in_order(distance.flatten(0, 1), count)
+            taken[:, kind, some] = nearest.view(images, -1, count)
     return claims, taken
 
 
@@ -152,13 +148,6 @@ def _distance(some: Tensor, others: Tensor) -> Tensor:
     for one, other in zip(some[1:], others[1:], strict=True):
         distance += (one - other).abs_()
     return distance
-
-
-def _nearest(distance: Tensor, count: int) -> Tensor:
-    """(R, count) columns of the least of each row (R, A), in order; of equal ones the first."""
-    columns = smallest(distance, count).sort(1).values
-    order = distance.gather(1, columns).sort(dim=1, stable=True).indices
-    return columns.gather(1, order)
 
 
 def _centre_and_size(boxes: Tensor) -> Tensor:
