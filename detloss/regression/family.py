@@ -47,6 +47,10 @@ class Member(NamedTuple):
     option_names: tuple[str, ...] = ()
     options: Mapping[str, Any] = {}
 
+    def having(self, **options: Any) -> "Member":
+        """The same member with those options."""
+        return self._replace(options=options)
+
     def overlap(self, pairs: Lengths) -> Tensor:
         """``IoU - sum of penalties``, (...,)."""
         overlap = pairs.iou
@@ -104,7 +108,7 @@ def member_of(given: str | Mapping[str, Any]) -> Member:
     for option in options:
         if option not in MEMBERS[name].option_names:
             raise TypeError(f"member.{option}: not an option of the penalties of {name}")
-    return MEMBERS[name]._replace(options=options)
+    return MEMBERS[name].having(**options)
 
 
 MemberOption = Annotated[str, OneOf(MEMBERS)] | Mapping[str, Any]

@@ -61,7 +61,7 @@ def interp_iou_loss(
         Liu and Watanabe, "InterpIoU: Rethinking Bounding Box Regression with Interpolation-Based
         IoU Optimization", 2025, arXiv:2507.12420.
     """
-    composition = Composition(INTERP_IOU._replace(options={"alpha": alpha}), eps)
+    composition = Composition(INTERP_IOU.having(alpha=alpha), eps)
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 

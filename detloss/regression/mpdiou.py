@@ -66,7 +66,7 @@ def mpdiou_loss(
         arXiv:2307.07662.
     """
     squared_diagonal(image_size)
-    composition = Composition(MPDIOU._replace(options={"image_size": image_size}), eps)
+    composition = Composition(MPDIOU.having(image_size=image_size), eps)
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 

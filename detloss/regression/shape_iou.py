@@ -68,7 +68,7 @@ def shape_iou_loss(
         Zhang and Zhang, "Shape-IoU: More Accurate Metric considering Bounding Box Shape and Scale",
         2023, arXiv:2312.17663; the equations are those of the authors' code.
     """
-    composition = Composition(SHAPE_IOU._replace(options={"scale": scale}), eps)
+    composition = Composition(SHAPE_IOU.having(scale=scale), eps)
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 

@@ -71,7 +71,7 @@ def siou_loss(
         Gevorgyan, "SIoU Loss: More Powerful Learning for Bounding Box Regression", 2022,
         arXiv:2205.12740.
     """
-    composition = Composition(SIOU._replace(options={"theta": theta}), eps)
+    composition = Composition(SIOU.having(theta=theta), eps)
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 
