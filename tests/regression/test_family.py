@@ -149,3 +149,30 @@ def test_at_least_1_where():
 def test_no_member(given_member, error, message):
     with pytest.raises(error, match=message):
         member_of(given_member)
+
+
+WITH_A_MEMBER = pytest.mark.parametrize(
+    "name", ["alpha_iou", "focaler_iou", "inner_iou", "composed_iou"]
+)
+
+
+@WITH_A_MEMBER
+def test_a_loss_rejects_what_is_no_member(name):
+    loss, loss_class = getattr(detloss.regression, f"{name}_loss"), REGRESSION[name]
+    with pytest.raises(ValueError, match="member must be one of .*, got 'l1'"):
+        loss(torch.zeros(1, 4), torch.zeros(1, 4), member="l1")
+    with pytest.raises((TypeError, ValueError), match="member: expected .*, got 'l1'"):
+        loss_class(member="l1")
+    with pytest.raises(TypeError, match="member.thta: unknown option, siou accepts theta"):
+        loss_class(member={"type": "siou", "thta": 2.0})
+
+
+@WITH_A_MEMBER
+def test_a_loss_of_a_member_with_an_option(name):
+    loss = getattr(detloss.regression, f"{name}_loss")
+    pred, target = torch.tensor([[0.0, 0, 4, 1]]), torch.tensor([[0.0, 0, 1, 4]])
+    losses = [
+        loss(pred, target, member=member)
+        for member in ("siou", {"type": "siou", "theta": 4.0}, {"type": "siou", "theta": 2.0})
+    ]
+    assert losses[0] == losses[1] < losses[2]

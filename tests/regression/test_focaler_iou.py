@@ -39,24 +39,6 @@ def test_values_worked_by_hand(pair, options, expected):
     assert_close(loss, torch.tensor([expected], dtype=torch.float64), rtol=0, atol=1e-6)
 
 
-def test_rejects_what_is_no_member():
-    with pytest.raises(ValueError, match="member must be one of .*, got 'l1'"):
-        focaler_iou_loss(torch.zeros(1, 4), torch.zeros(1, 4), member="l1")
-    with pytest.raises((TypeError, ValueError), match="member: expected .*, got 'l1'"):
-        FocalerIoULoss(member="l1")
-    with pytest.raises(TypeError, match="member.thta: unknown option, siou accepts theta"):
-        FocalerIoULoss(member={"type": "siou", "thta": 2.0})
-
-
-def test_a_member_with_an_option():
-    pred, target = torch.tensor([[0.0, 0, 4, 1]]), torch.tensor([[0.0, 0, 1, 4]])
-    losses = [
-        focaler_iou_loss(pred, target, member=member)
-        for member in ("siou", {"type": "siou", "theta": 4.0}, {"type": "siou", "theta": 2.0})
-    ]
-    assert losses[0] == losses[1] < losses[2]
-
-
 @pytest.mark.parametrize(("low", "high"), [(0.5, 0.5), (0.9, 0.1)])
 def test_rejects_an_interval_without_a_length(low, high):
     message = f"low must be below high, and both in .0, 1., got {low} and {high}"

@@ -7,7 +7,7 @@ import torch
 from exact import iou_of_lengths, lengths, penalties, real, trade_off
 from torch.testing import assert_close
 
-from detloss.regression import InnerIoULoss, ciou_loss, inner_iou_loss
+from detloss.regression import ciou_loss, inner_iou_loss
 
 PAIRS = {
     "A": ([0.0, 0, 2, 2], [1.0, 0, 3, 2]),  # half shifted: IoU 1/3
@@ -41,24 +41,6 @@ def test_values_worked_by_hand(pair, options, expected):
     pred, target = (torch.tensor([box], dtype=torch.float64) for box in PAIRS[pair])
     loss = inner_iou_loss(pred, target, **options)
     assert_close(loss, torch.tensor([expected], dtype=torch.float64), rtol=0, atol=1e-6)
-
-
-def test_rejects_what_is_no_member():
-    with pytest.raises(ValueError, match="member must be one of .*, got 'l1'"):
-        inner_iou_loss(torch.zeros(1, 4), torch.zeros(1, 4), member="l1")
-    with pytest.raises((TypeError, ValueError), match="member: expected .*, got 'l1'"):
-        InnerIoULoss(member="l1")
-    with pytest.raises(TypeError, match="member.thta: unknown option, siou accepts theta"):
-        InnerIoULoss(member={"type": "siou", "thta": 2.0})
-
-
-def test_a_member_with_an_option():
-    pred, target = torch.tensor([[0.0, 0, 4, 1]]), torch.tensor([[0.0, 0, 1, 4]])
-    losses = [
-        inner_iou_loss(pred, target, member=member)
-        for member in ("siou", {"type": "siou", "theta": 4.0}, {"type": "siou", "theta": 2.0})
-    ]
-    assert losses[0] == losses[1] < losses[2]
 
 
 def test_penalties_are_those_of_the_boxes_as_they_are():
