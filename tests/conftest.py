@@ -13,6 +13,12 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _subnormal_numbers():
+    """Compiled code of older releases of PyTorch turns them off in the process that loads it."""
+    torch.set_flush_denormal(False)
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return

@@ -210,8 +210,9 @@ def test_import_is_light():
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_compilers_of_all_supported_releases_know_the_types(path):
-    """The oldest know no union of types, no annotation of an inner function that is generic, and no
-    `dataclasses.replace`.
+    """The oldest know no union of types, no annotation of an inner function that is generic, no
+    `vars`, and neither `dataclasses.replace` nor the `_replace` of a named tuple; no compiler reads
+    the fused ways of the kernels.
     """
     if room(path) in ("bench", "integrations", "registry"):  # more than what is compiled
         return
@@ -222,6 +223,9 @@ def test_the_compilers_of_all_supported_releases_know_the_types(path):
             assert not isinstance(node.args[1], ast.BinOp), "write isinstance(x, (A, B))"
         if isinstance(node, ast.Name | ast.Attribute):
             assert ast.unparse(node) not in ("replace", "dataclasses.replace"), "write it out"
+            assert ast.unparse(node) != "vars", "name the attributes"
+        if isinstance(node, ast.Attribute) and room(path) != "kernels":
+            assert node.attr != "_replace", "write it out"
         if isinstance(node, ast.FunctionDef):
             for annotation in annotations_of_inner_functions(node):
                 assert unevaluated or not isinstance(annotation, ast.BinOp | ast.Subscript), (

@@ -14,6 +14,7 @@ number of calls does not depend on the number of images.
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -52,7 +53,8 @@ class Truths(NamedTuple):
     labels: Tensor | None
 
 
-class Scene(NamedTuple):
+@dataclass(frozen=True)
+class Scene:
     """B images with A anchors each; anchor a of image i is number ``i A + a``.
 
     Attributes:
@@ -94,6 +96,19 @@ class Scene(NamedTuple):
             objectness=None if objectness is None else objectness.flatten(),
             level_sizes=images.level_sizes,
             losses=images.losses,
+        )
+
+    def having(self, truths: Truths) -> "Scene":
+        """The same images with other ground truths."""
+        return Scene(
+            images=self.images,
+            anchors=self.anchors,
+            truths=truths,
+            class_logits=self.class_logits,
+            pred_boxes=self.pred_boxes,
+            objectness=self.objectness,
+            level_sizes=self.level_sizes,
+            losses=self.losses,
         )
 
     @property

@@ -12,6 +12,7 @@ from detloss.matchers.claims import (
     Owners,
     Pairs,
     Scene,
+    Truths,
     blocks_of_overlapping,
     contest,
     crossed,
@@ -113,4 +114,5 @@ def _without_far_ones(scene: Scene, wants: Tensor) -> Scene:
     wants = wants.clone()
     for pairs in blocks_of_overlapping(scene, scene.anchors, scene.truths.boxes):
         wants[pairs.slice_of_rows] |= pairs.rows()
-    return scene._replace(truths=scene.truths._replace(claims=scene.truths.claims & wants))
+    boxes, image, claims, labels = scene.truths
+    return scene.having(Truths(boxes, image, claims & wants, labels))

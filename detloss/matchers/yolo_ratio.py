@@ -115,7 +115,7 @@ class YOLORatioMatcher(ClaimMatcher):
         found = []
         for place in torch.split(scene.row_of_images[..., 0], size, 1):  # some of each image
             boxes, image, claims = (some[place.flatten()] for some in scene.truths[:3])
-            some_truths = scene._replace(truths=Truths(boxes, image, claims, None))
+            some_truths = scene.having(Truths(boxes, image, claims, None))
             taken = self._taken_by(some_truths, sides, reach)
             found.append([values.view(*place.shape, -1) for values in taken])
         return Taken(*(torch.cat(values, 1).flatten(0, 1) for values in zip(*found, strict=True)))

@@ -123,7 +123,8 @@ def test_weights_of_elements_silence_beside_ignored_rows(name):
 @pytest.mark.parametrize("name", SMOOTHED)
 def test_class_indices_become_dense_in_a_block_only(name):
     loss = build(name)
-    _, *kept = loss(*example(loss, "index")).grad_fn.saved_tensors
+    value = loss(*example(loss, "index"))  # while it lives, so do the saved tensors
+    _, *kept = value.grad_fn.saved_tensors
     assert [saved.shape for saved in kept] == [(7,), (7,)], "weight and target"
 
 

@@ -111,7 +111,8 @@ class TestEveryLossThatTakesOne:
         assert quality.grad is None
 
     def test_is_never_made_dense(self, name):
-        _, *kept = build(name)(example(), INDEX, quality=QUALITY).grad_fn.saved_tensors
+        value = build(name)(example(), INDEX, quality=QUALITY)  # keeps the saved tensors alive
+        _, *kept = value.grad_fn.saved_tensors
         assert [saved.shape for saved in kept if saved is not None] == [(9,), (9,)]
 
     @pytest.mark.parametrize("dtype", DTYPES)

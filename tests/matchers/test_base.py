@@ -135,8 +135,8 @@ def test_matches_reject(values, error, message, device):
 
 def test_matches_are_made_under_a_compiler():
     def make(positive):
-        matches = Matches(positive.long(), positive, ~positive, score=positive.float())
-        return dataclasses.replace(matches, sampled=True).score + 1
+        matches = Matches(positive.long(), positive, ~positive, positive.float(), sampled=True)
+        return matches.score + 1
 
     positive = torch.tensor([True, False])
     compiled = torch.compile(make, fullgraph=True, backend="eager")
