@@ -195,8 +195,8 @@ class MatchedBatch:
 
     @property
     @computed_once
-    def image_sides(self) -> Tensor:
-        """(P, 4) width, height, width and height of each positive's image.
+    def image_size(self) -> Tensor:
+        """(P, 2) height and width of each positive's image.
 
         Raises:
             ValueError: If the caller gave no image size.
@@ -207,7 +207,17 @@ class MatchedBatch:
                 "image_size must be given where a term asks for it, as image_size= of the call or "
                 "as 'size' of every target, got None"
             )
-        return size[self.image].flip(-1).repeat(1, 2)
+        return size[self.image]
+
+    @property
+    @computed_once
+    def image_sides(self) -> Tensor:
+        """(P, 4) width, height, width and height of each positive's image.
+
+        Raises:
+            ValueError: If the caller gave no image size.
+        """
+        return self.image_size.flip(-1).repeat(1, 2)
 
     def regression(self, name: str) -> Tensor:
         """(P, K) the prediction of that name."""

@@ -173,6 +173,10 @@ class BoxPairs:
         """`values` (N,), one for each pair, as (pairs,)."""
         return self._parts.join(values)
 
+    def lengths_of(self, rows: Tensor) -> Tensor:
+        """`rows` (pairs, 2), such as the sides of each pair's image, as (2, N)."""
+        return self._parts.split(rows)
+
     def gradient(
         self,
         out: Tensor | None,

@@ -21,22 +21,23 @@ gives. "bins": logits of bins (4, bins) against distances (4,), measured in bins
 
 
 def box_loss(
-    formula: Callable[[Tensor, Tensor], Tensor],
+    formula: Callable[..., Tensor],
     pred: Tensor,
     target: Tensor,
-    *,
-    fused: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None,
+    *rows: Tensor,
+    fused: Callable[..., Tensor] | None = None,
     weight: Tensor | None,
     reduction: Reduction,
 ) -> Tensor:
-    """Runs ``formula(pred, target)``, (..., 4) and (..., 4) -> (...,), checked and reduced.
+    """Runs ``formula(pred, target, *rows)``, (..., 4) each -> (...,), checked and reduced.
 
     Args:
         formula: The loss of each row, plain and differentiable.
         pred: (..., 4), floating point.
         target: Of the same shape.
-        fused: ``fused(pred, gradient, target) -> loss``, (N, 4), (N, 4) or None, (N, 4) -> (N,):
-            the closed form, see `Formula`. None for autograd.
+        *rows: What else the formula takes, (..., K) each.
+        fused: ``fused(pred, gradient, target, *rows) -> loss``, (N, 4), (N, 4) or None, (N, 4) and
+            (N, K) -> (N,): the closed form, see `Formula`. None for autograd.
         weight: (...,) factor of each row, or None.
         reduction: "none" -> (...,), "sum" or "mean" over rows -> scalar, "image" -> (B,).
 
@@ -54,7 +55,7 @@ def box_loss(
     return run(
         Formula(formula, fused),
         pred,
-        target.to(wide_type(pred)),
+        *(row.to(wide_type(pred)) for row in (target, *rows)),
         weight=weight,
         count=pred.numel() // 4,
         reduction=reduction,

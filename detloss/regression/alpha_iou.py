@@ -1,21 +1,18 @@
 """Alpha-IoU loss: powers of the IoU and of each penalty."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 from torch import Tensor
 
 from detloss.kernels import Reduction
 from detloss.registry import REGRESSION, Positive
-from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import Composition, MemberOption, family_loss, member_of
+from detloss.regression.family import Composition, family_loss
+from detloss.regression.members import GivenMember, MemberLoss, MemberOption, member_of
 
 
 def alpha_iou_loss(
     pred: Tensor,
     target: Tensor,
     *,
-    member: str | Mapping[str, Any] = "ciou",
+    member: GivenMember = "ciou",
     alpha: float = 3.0,
     eps: float = 1e-7,
     weight: Tensor | None = None,
@@ -72,7 +69,7 @@ def alpha_iou_loss(
 
 
 @REGRESSION.register("alpha_iou")
-class AlphaIoULoss(BoxLoss):
+class AlphaIoULoss(MemberLoss):
     """`alpha_iou_loss` as a module.
 
     Args:
@@ -88,7 +85,6 @@ class AlphaIoULoss(BoxLoss):
     """
 
     function = staticmethod(alpha_iou_loss)
-    space: ClassVar[Space] = "boxes"
 
     def __init__(
         self,
@@ -98,8 +94,6 @@ class AlphaIoULoss(BoxLoss):
         eps: Positive = 1e-7,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(reduction)
-        member_of(member)
-        self.member = member
+        super().__init__(member, reduction)
         self.alpha = alpha
         self.eps = eps

@@ -1,8 +1,6 @@
 """Any combination of what the IoU losses do to an overlap and to penalties."""
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -10,23 +8,15 @@ from detloss.boxes.lengths import Lengths
 from detloss.kernels import Reduction
 from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Fraction, NonNegative, Positive
-from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import (
-    Composition,
-    CostMode,
-    MemberOption,
-    check_interval,
-    check_mode,
-    family_loss,
-    member_of,
-)
+from detloss.regression.family import Composition, CostMode, check_interval, check_mode, family_loss
+from detloss.regression.members import GivenMember, MemberLoss, MemberOption, member_of
 
 
 def composed_iou_loss(
     pred: Tensor,
     target: Tensor,
     *,
-    member: str | Mapping[str, Any] = "ciou",
+    member: GivenMember = "ciou",
     ratio: float = 1.0,
     low: float = 0.0,
     high: float = 1.0,
@@ -111,7 +101,7 @@ def _gain(pairs: Lengths | BoxPairs, gamma: float) -> Tensor:
 
 
 @REGRESSION.register("composed_iou")
-class ComposedIoULoss(BoxLoss):
+class ComposedIoULoss(MemberLoss):
     """`composed_iou_loss` as a module.
 
     Args:
@@ -133,7 +123,6 @@ class ComposedIoULoss(BoxLoss):
     """
 
     function = staticmethod(composed_iou_loss)
-    space: ClassVar[Space] = "boxes"
 
     def __init__(
         self,
@@ -148,10 +137,8 @@ class ComposedIoULoss(BoxLoss):
         eps: Positive = 1e-7,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(reduction)
-        member_of(member)
+        super().__init__(member, reduction)
         check_interval(low, high)
-        self.member = member
         self.ratio = ratio
         self.low = low
         self.high = high

@@ -9,7 +9,8 @@ from detloss.kernels import Reduction
 from detloss.kernels.box_pairs import BoxPairs, Penalty
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import Composition, family_loss, member
+from detloss.regression.family import Composition, family_loss
+from detloss.regression.members import member
 from detloss.regression.penalties import centre_distance, centre_distance_with_gradient
 
 

@@ -9,110 +9,25 @@
     power       identity or x^a, of each penalty on its own
     gain        a factor without a gradient
 
-A `Member` says its penalties; `family_loss` does the rest. So a technique is one line over it:
-what is new in it. The overlap of a member is ``IoU - sum of penalties``, and 1 minus that its loss.
+A `detloss.regression.members.Member` says its penalties; `family_loss` does the rest. So a
+technique is one line over it: what is new in it. The overlap of a member is ``IoU - sum of
+penalties``, and 1 minus that its loss.
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from detloss.boxes.lengths import Lengths, least_side
-from detloss.boxes.overlaps import OVERLAPS
 from detloss.kernels import Reduction, box_loss
-from detloss.kernels.box_pairs import BoxPairs, Penalty
-from detloss.registry import REGRESSION, OneOf, nearest, option_mistakes
+from detloss.kernels.box_pairs import BoxPairs
+from detloss.regression.members import Member
 
 CostMode = Literal["linear", "log", "square"]
 COST_MODES = get_args(CostMode)
-
-
-class Member(NamedTuple):
-    """A loss of the family, told apart: its penalties.
-
-    Attributes:
-        penalties: ``penalties(pairs, **options)``, each (...,) and at least 0: plain,
-            differentiable. It defines the loss.
-        fused: ``fused(pairs, **options)``, the same with gradients by hand; None for autograd.
-        option_names: What options both take.
-        options: Those that are not left at their defaults.
-    """
-
-    penalties: Callable[..., Sequence[Tensor]]
-    fused: Callable[..., Sequence[Penalty]] | None = None
-    option_names: tuple[str, ...] = ()
-    options: Mapping[str, Any] = {}
-
-    def having(self, **options: Any) -> "Member":
-        """The same member with those options."""
-        return self._replace(options=options)
-
-    def overlap(self, pairs: Lengths) -> Tensor:
-        """``IoU - sum of penalties``, (...,)."""
-        overlap = pairs.iou
-        for penalty in self.penalties(pairs, **self.options):
-            overlap = overlap - penalty
-        return overlap
-
-
-MEMBERS: dict[str, Member] = {}
-"""The members of the family by the name of their loss, with the defaults of their options."""
-
-
-def member(
-    name: str,
-    penalties: Callable[..., Sequence[Tensor]],
-    fused: Callable[..., Sequence[Penalty]] | None = None,
-) -> Member:
-    """Makes the member that a loss of that name is of, for transforms to find.
-
-    Its overlap becomes a kind of `detloss.boxes.paired_overlap`, unless it has an option without a
-    default.
-    """
-    options = list(inspect.signature(penalties).parameters.values())[1:]
-    made = Member(penalties, fused, tuple(option.name for option in options))
-    MEMBERS[name] = made
-    if all(option.default is not option.empty for option in options):
-        OVERLAPS[name] = made.overlap
-    return made
-
-
-def member_of(given: str | Mapping[str, Any]) -> Member:
-    """The member of a name, or of a mapping with that `type` and its options.
-
-    Raises:
-        TypeError: If it is neither, or an option is unknown or of another type.
-        ValueError: If there is no such member, or an option has a wrong value.
-
-    Example:
-        >>> member_of({"type": "siou", "theta": 2.0}).options
-        {'theta': 2.0}
-    """
-    options: dict[str, Any] = {}
-    if isinstance(given, Mapping):
-        options = {option: value for option, value in given.items() if option != "type"}
-    name = given.get("type") if isinstance(given, Mapping) else given
-    if not isinstance(name, str):
-        raise TypeError(f"member must be a name or a mapping with a type, got {given!r}")
-    if name not in MEMBERS:
-        known = ", ".join(sorted(MEMBERS))
-        raise ValueError(f"member must be one of {known}, got {name!r}{nearest(name, MEMBERS)}")
-    if not options:
-        return MEMBERS[name]
-    for option, mistake in option_mistakes(REGRESSION[name], options).items():
-        raise type(mistake)(f"member.{option}: {mistake}")
-    for option in options:
-        if option not in MEMBERS[name].option_names:
-            raise TypeError(f"member.{option}: not an option of the penalties of {name}")
-    return MEMBERS[name].having(**options)
-
-
-MemberOption = Annotated[str, OneOf(MEMBERS)] | Mapping[str, Any]
-"""The option of a transform that names a member, see `member_of`."""
 
 
 def check_interval(low: float, high: float) -> None:
@@ -140,10 +55,19 @@ def family_loss(
         composition.plain,
         pred,
         target,
+        *(_of_rows(name, given, pred) for name, given in composition.member.tensors.items()),
         fused=composition.fused if composition.has_closed_form else None,
         weight=weight,
         reduction=reduction,
     )
+
+
+def _of_rows(name: str, given: Tensor, pred: Tensor) -> Tensor:
+    """An option (2,) or (..., 2) of each row of `pred` (..., 4)."""
+    rows = (*pred.shape[:-1], 2)
+    if given.shape not in ((2,), rows):
+        raise ValueError(f"{name} must have shape (2,) or {rows}, got {tuple(given.shape)}")
+    return given.expand(rows)
 
 
 @dataclass(frozen=True)
@@ -178,11 +102,15 @@ class Composition:
         """Whether `fused` may be called."""
         return self.member.fused is not None and self.ratio == 1 and self.factor is None
 
-    def plain(self, pred: Tensor, target: Tensor) -> Tensor:
-        """The loss of boxes (..., 4), as (...,): differentiable."""
+    def plain(self, pred: Tensor, target: Tensor, *rows: Tensor) -> Tensor:
+        """The loss of boxes (..., 4), as (...,): differentiable.
+
+        `rows` (..., 2) are the member's `tensors`.
+        """
         pairs = Lengths(pred, target, least_side(self.eps))
         loss = self._cost(pairs.iou if self.ratio == 1 else pairs.scaled_iou(self.ratio))
-        for penalty in self.member.penalties(pairs, **self.member.options):
+        options = self.member.options_with([row.movedim(-1, 0) for row in rows])
+        for penalty in self.member.penalties(pairs, **options):
             loss = loss + self._raised(penalty)
         if self.factor is not None:
             loss = loss * self.factor(pairs)
@@ -192,11 +120,12 @@ class Composition:
             loss = at_least_1_where(pairs.any_inverted, loss)
         return loss + pairs.turning
 
-    def fused(self, pred: Tensor, gradient: Tensor | None, target: Tensor) -> Tensor:
+    def fused(self, pred: Tensor, gradient: Tensor | None, target: Tensor, *rows: Tensor) -> Tensor:
         """`plain` of boxes (N, 4), as (N,); its gradient is written over `gradient` (N, 4)."""
         assert self.member.fused is not None
         pairs = BoxPairs(pred, target, least_side(self.eps))
-        penalties = self.member.fused(pairs, **self.member.options)
+        options = self.member.options_with([pairs.lengths_of(row) for row in rows])
+        penalties = self.member.fused(pairs, **options)
         if self.power != 1:
             penalties = [penalty.through(self._raised, self._steepness) for penalty in penalties]
         is_plain = (self.low, self.high, self.mode, self.power) == (0, 1, "linear", 1)

@@ -1,27 +1,18 @@
 """Focaler-IoU loss: the IoU counts in an interval only."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 from torch import Tensor
 
 from detloss.kernels import Reduction
 from detloss.registry import REGRESSION, Fraction, Positive
-from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import (
-    Composition,
-    MemberOption,
-    check_interval,
-    family_loss,
-    member_of,
-)
+from detloss.regression.family import Composition, check_interval, family_loss
+from detloss.regression.members import GivenMember, MemberLoss, MemberOption, member_of
 
 
 def focaler_iou_loss(
     pred: Tensor,
     target: Tensor,
     *,
-    member: str | Mapping[str, Any] = "iou",
+    member: GivenMember = "iou",
     low: float = 0.0,
     high: float = 0.95,
     eps: float = 1e-7,
@@ -80,7 +71,7 @@ def focaler_iou_loss(
 
 
 @REGRESSION.register("focaler_iou")
-class FocalerIoULoss(BoxLoss):
+class FocalerIoULoss(MemberLoss):
     """`focaler_iou_loss` as a module.
 
     Args:
@@ -97,7 +88,6 @@ class FocalerIoULoss(BoxLoss):
     """
 
     function = staticmethod(focaler_iou_loss)
-    space: ClassVar[Space] = "boxes"
 
     def __init__(
         self,
@@ -108,10 +98,8 @@ class FocalerIoULoss(BoxLoss):
         eps: Positive = 1e-7,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(reduction)
-        member_of(member)
+        super().__init__(member, reduction)
         check_interval(low, high)
-        self.member = member
         self.low = low
         self.high = high
         self.eps = eps

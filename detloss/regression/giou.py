@@ -10,7 +10,8 @@ from detloss.kernels import Reduction
 from detloss.kernels.box_pairs import BoxPairs, Penalty
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import Composition, family_loss, member
+from detloss.regression.family import Composition, family_loss
+from detloss.regression.members import member
 
 
 def giou_loss(

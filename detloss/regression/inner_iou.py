@@ -1,21 +1,18 @@
 """Inner-IoU loss: the IoU of smaller or larger boxes about the same centres."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 from torch import Tensor
 
 from detloss.kernels import Reduction
 from detloss.registry import REGRESSION, Positive
-from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import Composition, MemberOption, family_loss, member_of
+from detloss.regression.family import Composition, family_loss
+from detloss.regression.members import GivenMember, MemberLoss, MemberOption, member_of
 
 
 def inner_iou_loss(
     pred: Tensor,
     target: Tensor,
     *,
-    member: str | Mapping[str, Any] = "ciou",
+    member: GivenMember = "ciou",
     ratio: float = 0.75,
     eps: float = 1e-7,
     weight: Tensor | None = None,
@@ -70,7 +67,7 @@ def inner_iou_loss(
 
 
 @REGRESSION.register("inner_iou")
-class InnerIoULoss(BoxLoss):
+class InnerIoULoss(MemberLoss):
     """`inner_iou_loss` as a module.
 
     Args:
@@ -86,7 +83,6 @@ class InnerIoULoss(BoxLoss):
     """
 
     function = staticmethod(inner_iou_loss)
-    space: ClassVar[Space] = "boxes"
 
     def __init__(
         self,
@@ -96,8 +92,6 @@ class InnerIoULoss(BoxLoss):
         eps: Positive = 1e-7,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(reduction)
-        member_of(member)
-        self.member = member
+        super().__init__(member, reduction)
         self.ratio = ratio
         self.eps = eps

@@ -8,7 +8,8 @@ from detloss.boxes.lengths import Lengths
 from detloss.kernels import Reduction
 from detloss.registry import REGRESSION, Fraction, Positive
 from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import Composition, family_loss, member
+from detloss.regression.family import Composition, family_loss
+from detloss.regression.members import member
 
 
 def interp_iou_loss(

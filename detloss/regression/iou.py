@@ -9,7 +9,8 @@ from detloss.kernels import Reduction
 from detloss.kernels.box_pairs import BoxPairs, Penalty
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import Composition, CostMode, check_mode, family_loss, member
+from detloss.regression.family import Composition, CostMode, check_mode, family_loss
+from detloss.regression.members import member
 
 
 def iou_loss(

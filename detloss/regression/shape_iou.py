@@ -9,7 +9,8 @@ from detloss.boxes.lengths import Lengths, squared_length
 from detloss.kernels import Reduction
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import Composition, family_loss, member
+from detloss.regression.family import Composition, family_loss
+from detloss.regression.members import member
 from detloss.regression.penalties import side_cost
 
 

@@ -11,7 +11,8 @@ from detloss.kernels import Reduction
 from detloss.kernels.box_pairs import BoxPairs, Penalty, Product
 from detloss.registry import REGRESSION, AtLeastOne, Positive
 from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import Composition, family_loss, member
+from detloss.regression.family import Composition, family_loss
+from detloss.regression.members import member
 from detloss.regression.penalties import side_cost, side_cost_with_gradient
 
 

@@ -164,16 +164,24 @@ class WiseIoULoss(BoxLoss, KeptBuffers):
 
     def options(self) -> dict[str, Any]:
         """See `Loss.options`; the mean of this step, which later ones do not change."""
-        return super().options() | {"mean": self.running_mean.clone()}
+        return {**super().options(), "mean": self.running_mean.clone()}
 
     def compute(
-        self, pred: Tensor, target: Tensor, *, weight: Tensor | None, reduction: Reduction
+        self,
+        pred: Tensor,
+        target: Tensor,
+        *,
+        image_size: Tensor | None = None,
+        weight: Tensor | None,
+        reduction: Reduction,
     ) -> Tensor:
-        """See `Loss.compute`; in training mode the mean moves first."""
+        """See `BoxLoss.compute`; in training mode the mean moves first."""
         if self.training and self.version != 1 and pred.shape == target.shape:
             self.check_filled(pred)
             self._move(pred.detach(), target, weight)
-        return super().compute(pred, target, weight=weight, reduction=reduction)
+        return super().compute(
+            pred, target, image_size=image_size, weight=weight, reduction=reduction
+        )
 
     @torch.no_grad()
     def _move(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> None:

@@ -107,17 +107,25 @@ class BoxTerm(Term):
         self, batch: MatchedBatch, rows: Rows, divisor: Tensor, reduction: TermReduction
     ) -> Tensor:
         """See `Term.compute`."""
-        loss = self.loss.compute(
-            *self._compared(batch),
-            weight=rows.weights(divisor),
-            reduction="sum" if reduction == "sum" else "none",
-        )
-        return loss if reduction == "sum" else batch.sum_of_images(loss)
+        weight = rows.weights(divisor)
+        if reduction == "sum":
+            return self._loss(batch, weight, "sum")
+        return batch.sum_of_images(self._loss(batch, weight, "none"))
 
     def sampling_loss(self, batch: MatchedBatch) -> Tensor:
         """(B, A) the unweighted loss of each positive anchor, 0 elsewhere."""
-        loss = self.loss.compute(*self._compared(batch), weight=None, reduction="none")
-        return batch.of_anchors(loss)
+        return batch.of_anchors(self._loss(batch, None, "none"))
+
+    def _loss(
+        self, batch: MatchedBatch, weight: Tensor | None, reduction: Literal["sum", "none"]
+    ) -> Tensor:
+        """The loss of the positives, (P,) or its sum."""
+        return self.loss.compute(
+            *self._compared(batch),
+            image_size=batch.image_size if self.loss.reads_image_size else None,
+            weight=weight,
+            reduction=reduction,
+        )
 
     def _compared(self, batch: MatchedBatch) -> tuple[Tensor, Tensor]:
         """The predictions and ground truths of the positives, as the loss compares them."""

@@ -6,18 +6,9 @@ from boxgen import box_pairs, random_boxes
 from hypothesis import given
 from torch.testing import assert_close
 
-import detloss
-from detloss.boxes import OVERLAPS, paired_overlap
-from detloss.boxes.lengths import Lengths
 from detloss.kernels import plain_formulas
-from detloss.registry import REGRESSION
-from detloss.regression.family import (
-    MEMBERS,
-    Composition,
-    at_least_1_where,
-    family_loss,
-    member_of,
-)
+from detloss.regression.family import Composition, at_least_1_where, family_loss
+from detloss.regression.members import MEMBERS
 
 CLOSED = sorted(name for name, member in MEMBERS.items() if member.fused is not None)
 COMPOSED = {
@@ -61,28 +52,6 @@ def test_closed_form_is_what_autograd_gives(name, composed, boxes):
         expected = value_and_gradient(composition, pred, target)
     assert_close(found, expected)
     assert all(values.isfinite().all() for values in found)
-
-
-@pytest.mark.parametrize("name", sorted(MEMBERS))
-@given(pair=box_pairs())
-def test_a_members_overlap_is_1_less_its_loss(name, pair):
-    if name not in OVERLAPS:
-        pytest.skip("it has an option without a default")
-    loss = detloss.build_part("box", {"type": name, "reduction": "none"})
-    assert_close(paired_overlap(*pair, kind=name), 1 - loss(*pair))
-
-
-@pytest.mark.parametrize("name", sorted(MEMBERS))
-@given(pair=box_pairs())
-def test_penalties_are_at_least_0(name, pair):
-    for penalty in MEMBERS[name].penalties(Lengths(*pair)):
-        assert penalty.shape == (len(pair[0]),)
-        assert (penalty >= 0).all()
-
-
-@pytest.mark.parametrize("name", sorted(MEMBERS))
-def test_a_member_has_the_name_of_a_loss(name):
-    assert name in REGRESSION
 
 
 @given(box_pairs())
@@ -135,44 +104,3 @@ def test_an_inverted_box_is_not_excused_by_a_gain():
 def test_at_least_1_where():
     found = at_least_1_where(torch.tensor([True, True, False]), torch.tensor([0.5, 2, 0.5]))
     assert found.tolist() == [1, 2, 0.5]
-
-
-@pytest.mark.parametrize(
-    ("given_member", "error", "message"),
-    [
-        (3, TypeError, "member must be a name or a mapping with a type, got 3"),
-        ({}, TypeError, "member must be a name or a mapping with a type, got {}"),
-        ("cio", ValueError, "member must be one of .*, got 'cio'; did you mean 'ciou'?"),
-        ({"type": "ciou", "alpha": 1}, TypeError, "member.alpha: unknown option, ciou accepts"),
-    ],
-)
-def test_no_member(given_member, error, message):
-    with pytest.raises(error, match=message):
-        member_of(given_member)
-
-
-WITH_A_MEMBER = pytest.mark.parametrize(
-    "name", ["alpha_iou", "focaler_iou", "inner_iou", "composed_iou"]
-)
-
-
-@WITH_A_MEMBER
-def test_a_loss_rejects_what_is_no_member(name):
-    loss, loss_class = getattr(detloss.regression, f"{name}_loss"), REGRESSION[name]
-    with pytest.raises(ValueError, match="member must be one of .*, got 'l1'"):
-        loss(torch.zeros(1, 4), torch.zeros(1, 4), member="l1")
-    with pytest.raises((TypeError, ValueError), match="member: expected .*, got 'l1'"):
-        loss_class(member="l1")
-    with pytest.raises(TypeError, match="member.thta: unknown option, siou accepts theta"):
-        loss_class(member={"type": "siou", "thta": 2.0})
-
-
-@WITH_A_MEMBER
-def test_a_loss_of_a_member_with_an_option(name):
-    loss = getattr(detloss.regression, f"{name}_loss")
-    pred, target = torch.tensor([[0.0, 0, 4, 1]]), torch.tensor([[0.0, 0, 1, 4]])
-    losses = [
-        loss(pred, target, member=member)
-        for member in ("siou", {"type": "siou", "theta": 4.0}, {"type": "siou", "theta": 2.0})
-    ]
-    assert losses[0] == losses[1] < losses[2]

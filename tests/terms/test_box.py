@@ -1,10 +1,13 @@
 """Where the object of a positive is: worked by hand."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 import detloss
+from detloss.tensors import without_host_sync
 
 ANCHORS = torch.tensor([[0.0, 0, 8, 8], [40, 40, 48, 48]])
 TARGET = {"boxes": torch.tensor([[0.0, 0, 8, 16]]), "labels": torch.tensor([0])}
@@ -117,3 +120,52 @@ class TestALossOfDeltasOnBoxes:
         target = TARGET | {"size": torch.tensor([1, 2, 3])}
         with pytest.raises(ValueError, match=r"^targets\[0\]\['size'\] must be \(height, width\)"):
             criterion(predictions, [target], anchors=ANCHORS)
+
+
+class TestALossThatMeasuresByTheImage:
+    """The predicted box is 8 short of its bottom: IoU 1/2, and 8^2 over the squared diagonal."""
+
+    predictions: ClassVar = {"box_regression": torch.zeros(2, 2, 4)}
+    targets: ClassVar = [TARGET | {"size": torch.tensor([6, 8])}, TARGET | {"size": torch.ones(2)}]
+
+    def losses(self, box, targets, **call):
+        criterion = detloss.build({"matcher": {"type": "max_iou"}, "box": box})
+        call = {"anchors": ANCHORS, "normalizer": 1, "reduction": "image", **call}
+        return criterion(self.predictions, targets, **call).total
+
+    @pytest.mark.parametrize("member", [None, "inner_iou", "composed_iou"])
+    def test_by_the_size_of_each_target(self, member):
+        box = {"type": "mpdiou"}
+        if member is not None:
+            box = {"type": member, "member": "mpdiou", "ratio": 1.0}
+        assert_close(self.losses(box, self.targets), torch.tensor([0.5 + 64 / 100, 0.5 + 32]))
+
+    def test_by_that_of_the_call_before_that_of_the_targets(self):
+        box = {"type": "mpdiou"}
+        sizes = torch.tensor([[8, 0], [16, 0]])
+        found = self.losses(box, self.targets, image_size=sizes)
+        assert_close(found, torch.tensor([0.5 + 1, 0.5 + 1 / 4]))
+        assert_close(self.losses(box, [TARGET] * 2, image_size=sizes), found)
+
+    def test_by_that_of_the_config_before_any_other(self):
+        box = {"type": "mpdiou", "image_size": [8.0, 8.0]}
+        for call in ({}, {"image_size": (480, 640)}):
+            found = self.losses(box, self.targets, **call)
+            assert_close(found, torch.tensor([0.5 + 1 / 2] * 2))
+        assert_close(self.losses(box, [TARGET] * 2), found)
+
+    @pytest.mark.parametrize("targets", [[TARGET] * 2, [targets[0], TARGET]])
+    def test_an_error_says_what_is_missing(self, targets):
+        with pytest.raises(ValueError, match="^image_size must be given where a term asks for it"):
+            self.losses({"type": "mpdiou"}, targets)
+
+    def test_the_same_without_host_sync(self):
+        box = {"type": "mpdiou"}
+        expected = self.losses(box, self.targets)
+        with without_host_sync():
+            assert_close(self.losses(box, self.targets), expected)
+
+    def test_its_default_is_resolved_and_built_again(self):
+        criterion = detloss.build({"matcher": {"type": "max_iou"}, "box": {"type": "mpdiou"}})
+        assert criterion.config()["box"]["image_size"] is None
+        assert detloss.build(criterion.config()).config() == criterion.config()
