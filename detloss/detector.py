@@ -93,8 +93,9 @@ class DetectorLoss(nn.Module):
     that count. Each term then sums the losses of its rows, divides the sum by the number that its
     normalizer counts, and multiplies the quotient by its weight.
 
-    ``train()`` and ``eval()`` change only a normalizer that has a memory or asks other ranks. Every
-    prediction that a term reads gets a gradient in every call: zero where no image has an object.
+    ``train()`` and ``eval()`` change only a normalizer or a loss that has a memory or asks other
+    ranks. Every prediction that a term reads gets a gradient in every call: zero where no image has
+    an object.
 
     Args:
         matcher: Which anchor is assigned to which ground truth.
@@ -219,6 +220,9 @@ class DetectorLoss(nn.Module):
             raise ValueError(f"reduction must be 'sum' or 'image', got {reduction!r}")
         matched = self.matched(predictions, targets, anchors, level_sizes, image_size, matches)
         divided_by = divisors_of_terms(matched.rows, self.normalizers(), normalizer)
+        self.observe(matched, divided_by)
+        if normalizer is None:
+            self.move()
         return self.summed(matched, divided_by, reduction)
 
     def matched(
@@ -240,6 +244,22 @@ class DetectorLoss(nn.Module):
             validate_call(inputs, self.terms, matches or [])
         batch = MatchedBatch(inputs, self._matches(inputs, matches), self.coder)
         return Matched(batch, self._rows(batch))
+
+    def observe(self, matched: Matched, divided_by: Mapping[str, Tensor]) -> None:
+        """Shows the rows of a call to the losses that have a memory."""
+        for name, term in self.terms.items():
+            if term.loss.has_memory:
+                term.observe(matched.batch, matched.rows[name], divided_by[name])
+
+    def move(self) -> None:
+        """Moves the memories of losses by a step, such as a running mean.
+
+        A call does so, in training mode and before it computes the loss. One with ``normalizer=``
+        does not, as a step has several of them: after the last one, this moves by the rows of all.
+        """
+        for term in self.terms.values():
+            if term.loss.has_memory:
+                term.loss.move()
 
     def summed(
         self,

@@ -120,8 +120,10 @@ def _image_size(given: ImageSize | None, inputs: Inputs) -> Tensor | None:
     if given is None:
         if not inputs.targets or not all("size" in target for target in inputs.targets):
             return None
-        return widen(torch.stack([target["size"].to(like) for target in inputs.targets]))
-    size = torch.as_tensor(given, device=like.device)
+        first = inputs.targets[0]["size"]
+        sizes = torch.cat([target["size"].to(first.device) for target in inputs.targets])
+        return widen(sizes.to(like.device, like.dtype, non_blocking=True).view(-1, 2))
+    size = torch.as_tensor(given).to(like.device, non_blocking=True)
     if size.shape not in ((2,), (inputs.images, 2)):
         raise ValueError(
             "image_size must be (height, width) of all images or of shape "

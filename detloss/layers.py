@@ -203,6 +203,10 @@ class LayeredLoss(nn.Module):
             for place, of_place in _listed(name, predictions.get(name, [])).items():
                 matched[place] = self._match(place, of_place, *call, given, matched)
         divided_by = self._divisors(matched, normalizer)
+        for place, one in matched.items():
+            self.layers[_set_of(place)].criterion.observe(one, _of_place(place, one, divided_by))
+        if normalizer is None:
+            self.move()
         outputs = {
             place: self._sum(place, one, divided_by, reduction, weights)
             for place, one in matched.items()
@@ -223,6 +227,11 @@ class LayeredLoss(nn.Module):
             matches={name: _nested(name, found) for name in self.layers if name in predictions},
         )
 
+    def move(self) -> None:
+        """See `DetectorLoss.move`: of all sets, whose lists of predictions share a memory."""
+        for layer in self.layers.values():
+            layer.criterion.move()
+
     def _sum(
         self,
         place: str,
@@ -232,8 +241,7 @@ class LayeredLoss(nn.Module):
         weights: Mapping[str, float],
     ) -> DetectorOutput:
         """The loss of one set, or of one entry of a list."""
-        name = _set_of(place)
-        divisors = {term: divided_by[f"{place}/{term}"] for term in matched.rows}
+        name, divisors = _set_of(place), _of_place(place, matched, divided_by)
         return self.layers[name].criterion.summed(matched, divisors, reduction, weights[name])
 
     def _divisors(
@@ -366,6 +374,11 @@ def _nested(name: str, of_places: Mapping[str, Sequence[Matches]]) -> Any:
     if name in of_places:
         return list(of_places[name])
     return [list(value) for place, value in of_places.items() if _set_of(place) == name]
+
+
+def _of_place(place: str, matched: Matched, divided_by: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What divides each term there."""
+    return {term: divided_by[f"{place}/{term}"] for term in matched.rows}
 
 
 def _set_of(place: str) -> str:

@@ -6,7 +6,15 @@ import pickle
 
 import pytest
 import torch
-from scenes import CLASSES, build, gradients, grid_anchors, random_predictions, random_targets
+from scenes import (
+    CLASSES,
+    SIZE,
+    build,
+    gradients,
+    grid_anchors,
+    random_predictions,
+    random_targets,
+)
 from torch import nn
 from torch.testing import assert_close
 
@@ -22,7 +30,9 @@ TRAINABLE = [n for n in CLASSIFICATION.names() if CLASSIFICATION[n].differentiab
 
 
 def run(criterion, predictions, targets, **options):
-    return criterion(predictions, targets, anchors=ANCHORS, **options)
+    return criterion(
+        predictions, targets, anchors=ANCHORS, **{"image_size": (SIZE, SIZE), **options}
+    )
 
 
 def worked_scene():

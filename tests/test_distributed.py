@@ -40,11 +40,12 @@ def test_the_floor_applies_to_the_sum_of_the_ranks_unless_it_comes_after(of_rank
 
 
 def test_buffers_of_a_criterion_are_equal_on_all_ranks_under_ddp(of_ranks):
-    """The moving average, which each rank moves, and the weights of classes, which none does."""
+    """The moving averages, which each rank moves, and the weights of classes, which none does."""
     first, second = (found["wrapped"] for found in of_ranks)
     assert len(first) == STEPS
     for one, other in zip(first, second, strict=True):
-        assert {name.rpartition(".")[2] for name in one} == {"alpha", "class_weight", "average"}
+        names = {"alpha", "class_weight", "average", "running_mean"}
+        assert {name.rpartition(".")[2] for name in one} == names
         assert one.keys() == other.keys()
         for name in one:
             assert torch.equal(one[name], other[name]), name

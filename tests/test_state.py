@@ -11,6 +11,7 @@ import torch
 from registered import LOSSES
 from scenes import (
     CLASSES,
+    SIZE,
     coder_of,
     gradients,
     grid_anchors,
@@ -46,7 +47,8 @@ def step(criterion, seed=0, device="cpu", **options):
     predictions = {k: v.detach().to(device).requires_grad_() for k, v in predictions.items()}
     targets = random_targets([seed % 5, 0, 4], seed=seed)
     targets = [{k: v.to(device) for k, v in target.items()} for target in targets]
-    output = criterion(predictions, targets, anchors=ANCHORS.to(device), **options)
+    call = {"anchors": ANCHORS.to(device), "image_size": (SIZE, SIZE)}
+    output = criterion(predictions, targets, **call, **options)
     matches = [torch.stack([m.target_index, m.positive, m.ignored]) for m in output.matches]
     return output.total.detach(), *gradients(output.total, predictions), *matches
 

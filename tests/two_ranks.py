@@ -65,6 +65,11 @@ SEVERAL = {
     ],
 }
 """Terms with normalizers of their own, and a soft label."""
+WITH_MEMORY = {
+    "classification": {"type": "sigmoid_focal"},
+    "box": {"type": "wise_iou", "version": 3, "momentum": 0.5, "sync": True},
+}
+"""A loss that remembers the rows of all ranks."""
 SCENARIOS = {
     **{
         f"{name}, {kind}": {"config": criterion_config(name), "counts": counts}
@@ -81,6 +86,10 @@ SCENARIOS = {
     },
     **{
         f"several normalizers and a label, {kind}": {"config": SEVERAL, "counts": counts}
+        for kind, counts in COUNTS.items()
+    },
+    **{
+        f"a loss with a running mean, {kind}": {"config": WITH_MEMORY, "counts": counts}
         for kind, counts in COUNTS.items()
     },
     "weights on one rank, in float64": {
@@ -202,7 +211,7 @@ class WithLoss(nn.Module):
                     "alpha": [0.25, 0.5, 0.75],
                     "class_weight": [1.0, 2.0, 3.0 + rank],
                 },
-                "box": {"type": "giou"},
+                "box": {"type": "wise_iou", "version": 2, "momentum": 0.5, "sync": True},
                 "normalizer": {"type": "moving_average", "momentum": 0.5},
             },
             sync=True,

@@ -65,7 +65,7 @@ def use_loss(model: Model, criterion: DetectorLoss) -> Model:
             Faster R-CNN or Mask R-CNN stands for its ``rpn``, which then has the criterion.
         criterion: The loss, on the device of the model and set to its mode. Its coder must mean by
             deltas what the model means by them. It is told the ``level_sizes`` of the model's
-            anchor generator.
+            anchor generator, and the size of each image as the network sees it.
 
     Returns:
         `model`, for chaining. In training mode it returns ``criterion(...).terms``: name ->
@@ -194,6 +194,7 @@ if TYPE_CHECKING:
         criterion: DetectorLoss
         loss_output: DetectorOutput | None
         _level_sizes: Sequence[int] | None
+        _image_size: Tensor | None
         _outputs: list[DetectorOutput] | None
 else:
     _Attributes = nn.Module  # TorchScript would take our annotations for all of the model's
@@ -230,6 +231,7 @@ class _WithLoss(_Attributes):
             targets,
             anchors=anchors,
             level_sizes=level_sizes or self._level_sizes,
+            image_size=self._image_size,
         )
         if self._outputs is not None:
             self._outputs.append(output)
@@ -243,11 +245,12 @@ class _WithLoss(_Attributes):
         return dict(output.terms)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """In training mode it notes the sizes of the levels, which compute_loss is not told."""
+        """In training mode it notes the sizes of levels and images: compute_loss is not told."""
         if not self.training:
             return super().__call__(*args, **kwargs)
 
         def note(generator: Any, inputs: tuple[Any, list[Tensor]], anchors: list[Tensor]) -> None:
+            self._image_size = torch.tensor(inputs[0].image_sizes)
             cells = [features.shape[-2] * features.shape[-1] for features in inputs[1]]
             counts = generator.num_anchors_per_location()
             sizes = [cell * count for cell, count in zip(cells, counts, strict=True)]
@@ -259,7 +262,7 @@ class _WithLoss(_Attributes):
             return super().__call__(*args, **kwargs)
         finally:
             handle.remove()
-            self._level_sizes = None
+            self._level_sizes = self._image_size = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "criterion":
@@ -379,7 +382,7 @@ class _ProposalsWithLoss(_WithLoss):
         return sum(others, zero), sum((terms[name] for name in of_boxes), zero)
 
 
-_NOTED = ("loss_output", "_level_sizes", "_outputs")
+_NOTED = ("loss_output", "_level_sizes", "_image_size", "_outputs")
 _ADDED = ("criterion", *_NOTED)
 _KINDS: dict[type[nn.Module], type[_WithLoss]] = {
     RetinaNet: _RetinaNetWithLoss,

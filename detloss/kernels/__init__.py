@@ -10,7 +10,7 @@ from detloss.kernels.elementary import softplus, softplus_backward, softplus_wit
 from detloss.kernels.formula import Formula
 from detloss.kernels.module import Loss
 from detloss.kernels.reduction import Reduction
-from detloss.kernels.rows import Space, bins_loss, box_loss
+from detloss.kernels.rows import Space, bins_loss, box_loss, check_box_rows
 from detloss.kernels.softmax import softmax_loss
 from detloss.kernels.targets import dense_target, is_index_target
 
@@ -23,6 +23,7 @@ __all__ = [
     "binary_loss",
     "bins_loss",
     "box_loss",
+    "check_box_rows",
     "dense_target",
     "is_index_target",
     "plain_formulas",

@@ -17,7 +17,8 @@ class Loss(Part):
     """A loss function with its hyperparameters.
 
     A subclass names the `function` and takes in its constructor what the function takes by
-    keyword, under the same names.
+    keyword, under the same names. One with a memory of the rows of earlier steps has `observe` and
+    `move`.
 
     Args:
         reduction: "mean", "sum", "image" or "none".
@@ -91,6 +92,9 @@ class Loss(Part):
             ValueError: If a normalizer comes with another reduction than "mean".
         """
         reduction = self.reduction_before(normalizer)
+        if self.has_memory:
+            self.observe(pred, target, weight=weight)
+            self.move()
         loss = self.compute(pred, target, weight=weight, reduction=reduction)
         return loss if normalizer is None else loss / normalizer
 
@@ -118,3 +122,14 @@ class Loss(Part):
     ) -> Tensor:
         """Calls the loss function with the hyperparameters of this module."""
         return self.function(pred, target, **self.options(), weight=weight, reduction=reduction)
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the loss depends on rows of earlier steps."""
+        return False
+
+    def observe(self, pred: Tensor, target: Tensor, *, weight: Tensor | None) -> None:
+        """Takes note of some rows of a step in training mode, for `move`; see `compute`."""
+
+    def move(self) -> None:
+        """Moves the memory by a step in training mode: by all rows noted since it last moved."""

@@ -46,12 +46,8 @@ def box_loss(
         ValueError: If the shapes differ, the last axis is not 4, `weight` has not one value a
             row, or the reduction is unknown.
     """
-    check_boxes("pred", pred)
-    check_boxes("target", target)
-    check_same_shape("pred", pred, "target", target)
+    check_box_rows(pred, target, weight)
     check_reduction(reduction)
-    if weight is not None:
-        check_weight(weight, pred.shape, elementwise=False)
     return run(
         Formula(formula, fused),
         pred,
@@ -60,6 +56,20 @@ def box_loss(
         count=pred.numel() // 4,
         reduction=reduction,
     )
+
+
+def check_box_rows(pred: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    """Raises unless `pred` and `target` are (..., 4), and `weight` has one value a row.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If a shape does not fit.
+    """
+    check_boxes("pred", pred)
+    check_boxes("target", target)
+    check_same_shape("pred", pred, "target", target)
+    if weight is not None:
+        check_weight(weight, pred.shape, elementwise=False)
 
 
 def bins_loss(

@@ -34,46 +34,19 @@ class BoxLoss(Loss):
 
     @property
     def reads_image_size(self) -> bool:
-        """Whether it measures by the image, and has no option that says the image's size.
+        """Whether it measures by the image, and no option says the image's size.
 
-        Then a criterion hands it the size of each row's image.
+        Then a criterion hands the size of each row's image to `compute`.
         """
         return False
 
     def in_images(self, image_size: Tensor) -> dict[str, Any]:
-        """The options that such a size, see `compute`, replaces.
+        """The options that an `image_size`, see `compute`, replaces.
 
         Raises:
             TypeError: If the loss does not read it.
         """
         raise TypeError(f"{self.type_name} does not read the size of an image")
-
-    def forward(
-        self,
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        normalizer: Tensor | float | None = None,
-        *,
-        image_size: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of `pred` against `target`; see `Loss.forward`.
-
-        Args:
-            pred: What the network predicts, as the function of the same name documents it.
-            target: What is true.
-            weight: (...,) factors of the rows; 0 gives an exactly zero gradient.
-            normalizer: Replaces the count that a mean divides by.
-            image_size: (2,) or (..., 2) height and width of each row's image, in the unit of the
-                boxes, for a loss that `reads_image_size`.
-
-        Raises:
-            TypeError: If a size is given to a loss that does not read it.
-            ValueError: If a normalizer comes with another reduction than "mean".
-        """
-        reduction = self.reduction_before(normalizer)
-        loss = self.compute(pred, target, image_size=image_size, weight=weight, reduction=reduction)
-        return loss if normalizer is None else loss / normalizer
 
     def compute(
         self,
@@ -84,7 +57,19 @@ class BoxLoss(Loss):
         weight: Tensor | None,
         reduction: Reduction,
     ) -> Tensor:
-        """Calls the loss function with the hyperparameters of this module."""
+        """Calls the loss function with the hyperparameters of this module.
+
+        Args:
+            pred: What the network predicts, as the function of the same name documents it.
+            target: What is true.
+            image_size: (2,) or (..., 2) height and width of each row's image, in the unit of the
+                boxes, for a loss that measures by it.
+            weight: (...,) factors of the rows; 0 gives an exactly zero gradient.
+            reduction: "mean", "sum", "image" or "none".
+
+        Raises:
+            TypeError: If a size is given to a loss that does not measure by it.
+        """
         options = self.options()
         if image_size is not None:
             options.update(self.in_images(image_size))

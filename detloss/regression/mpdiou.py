@@ -122,8 +122,6 @@ class MPDIoULoss(BoxLoss):
         >>> box, target = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[3.0, 0, 4, 1]])
         >>> MPDIoULoss(image_size=[6.0, 6.0])(box, target)
         tensor(1.2500)
-        >>> MPDIoULoss()(box, target, image_size=torch.tensor([6.0, 6.0]))
-        tensor(1.2500)
     """
 
     function = staticmethod(mpdiou_loss)

@@ -9,7 +9,7 @@ from torch import distributed as dist
 
 from detloss.boxes.lengths import Lengths, least_side, squared_length
 from detloss.buffers import KeptBuffers
-from detloss.kernels import Reduction
+from detloss.kernels import Reduction, check_box_rows
 from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Fraction, Positive
 from detloss.regression.base import BoxLoss, Space
@@ -112,10 +112,14 @@ def _focus(
 class WiseIoULoss(BoxLoss, KeptBuffers):
     """`wise_iou_loss` as a module, with a running mean of ``1 - IoU``.
 
-    In training mode each call of version 2 or 3 first moves the mean by ``mean <- (1 - momentum)
-    mean + momentum l``, l that of the rows whose weight is not 0; a batch without one, or without a
-    finite one, leaves it. In evaluation mode it stays. It is a buffer: saved and restored with the
+    In training mode the mean of version 2 or 3 moves by ``mean <- (1 - momentum) mean + momentum
+    l``, l that of the rows whose weight is not 0; rows of which none counts, or not a finite one,
+    leave it. In evaluation mode it stays. It is a buffer: saved and restored with the
     ``state_dict``, kept by a checkpoint that has none, and in float32 whatever it is moved to.
+
+    It moves once a step and before it is used: in a call of the module, or in one of a criterion by
+    the rows of all its layers. A criterion's call with ``normalizer=`` is one of several in a step:
+    its rows are noted, and `DetectorLoss.move` moves the mean by them.
 
     Args:
         version: See `wise_iou_loss`.
@@ -124,7 +128,8 @@ class WiseIoULoss(BoxLoss, KeptBuffers):
         delta: See `wise_iou_loss`.
         momentum: How much a step moves the mean, in [0, 1]; the authors' is
             ``1 - 0.05^(1 / steps)``, of the steps until a detector stops improving fast.
-        sync: Whether l is that of the rows of all ranks.
+        sync: Whether l is that of the rows of all ranks. Every rank must then take equally many
+            steps.
         eps: See `wise_iou_loss`.
         reduction: "mean", "sum", "image" or "none".
 
@@ -161,35 +166,39 @@ class WiseIoULoss(BoxLoss, KeptBuffers):
         self.eps = eps
         self.mean = mean
         self.keep_buffer("running_mean", mean, persistent=True)
+        self._noted: Tensor | None = None  # no buffer: DistributedDataParallel would overwrite it
+
+    @property
+    def has_memory(self) -> bool:
+        """See `Loss.has_memory`."""
+        return self.version != 1
 
     def options(self) -> dict[str, Any]:
         """See `Loss.options`; the mean of this step, which later ones do not change."""
         return {**super().options(), "mean": self.running_mean.clone()}
 
-    def compute(
-        self,
-        pred: Tensor,
-        target: Tensor,
-        *,
-        image_size: Tensor | None = None,
-        weight: Tensor | None,
-        reduction: Reduction,
-    ) -> Tensor:
-        """See `BoxLoss.compute`; in training mode the mean moves first."""
-        if self.training and self.version != 1 and pred.shape == target.shape:
-            self.check_filled(pred)
-            self._move(pred.detach(), target, weight)
-        return super().compute(
-            pred, target, image_size=image_size, weight=weight, reduction=reduction
-        )
-
     @torch.no_grad()
-    def _move(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> None:
-        """Moves the mean by the rows of a call."""
+    def observe(self, pred: Tensor, target: Tensor, *, weight: Tensor | None) -> None:
+        """See `Loss.observe`: the sum of ``1 - IoU`` of the rows that count, and their number."""
+        if not self.training:
+            return
+        check_box_rows(pred, target, weight)
         pairs = Lengths(widen(pred), widen(target), least_side(self.eps))
         counts = torch.ones_like(pairs.iou) if weight is None else (weight != 0).to(pairs.iou)
         lost = torch.where(counts > 0, 1 - pairs.iou, 0)
-        sums = torch.stack([lost.sum(), counts.sum()]).to(self.running_mean)
+        noted = torch.stack([lost.sum(), counts.sum()])
+        self._noted = noted if self._noted is None else self._noted + noted
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """See `Loss.move`."""
+        if not self.training:
+            return
+        noted, self._noted = self._noted, None
+        if noted is None:
+            noted = self.running_mean.new_zeros(2)
+        self.check_filled(noted)
+        sums = noted.to(self.running_mean)
         if self.sync and dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
         found = sums[0] / sums[1]  # not a number where no row counts

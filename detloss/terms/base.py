@@ -153,6 +153,12 @@ class Term(Part):
         """The sum of its weighted rows over the divisor, 0-d, or (B,) for "image"."""
         raise NotImplementedError
 
+    def observe(self, batch: MatchedBatch, rows: Rows, divisor: Tensor) -> None:
+        """Shows a loss with a memory the rows of `compute`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} shows no rows to a loss with a memory: write `observe` in it"
+        )
+
     def forward(
         self, batch: MatchedBatch, rows: Rows, divisor: Tensor, reduction: TermReduction = "sum"
     ) -> Tensor:

@@ -112,6 +112,10 @@ class BoxTerm(Term):
             return self._loss(batch, weight, "sum")
         return batch.sum_of_images(self._loss(batch, weight, "none"))
 
+    def observe(self, batch: MatchedBatch, rows: Rows, divisor: Tensor) -> None:
+        """See `Term.observe`."""
+        self.loss.observe(*self._compared(batch), weight=rows.weights(divisor))
+
     def sampling_loss(self, batch: MatchedBatch) -> Tensor:
         """(B, A) the unweighted loss of each positive anchor, 0 elsewhere."""
         return batch.of_anchors(self._loss(batch, None, "none"))

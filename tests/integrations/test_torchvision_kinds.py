@@ -155,21 +155,36 @@ def test_the_validation_loss_moves_nothing_and_has_a_graph(kind, model):
     assert all(p.grad is not None for p in kind.part_of(model).head.parameters())
 
 
+def seen_by(criterion, monkeypatch):
+    """What its calls are given by keyword, from now on."""
+    seen, forward = [], criterion.forward
+    monkeypatch.setattr(
+        criterion, "forward", lambda *given, **named: seen.append(named) or forward(*given, **named)
+    )
+    return seen
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_level_sizes_are_those_of_the_model(kind, model, training, monkeypatch):
-    seen = []
     criterion = criterion_of(kind)
-    forward = criterion.forward
-    monkeypatch.setattr(
-        criterion,
-        "forward",
-        lambda *given, **named: seen.append(named["level_sizes"]) or forward(*given, **named),
-    )
+    seen = seen_by(criterion, monkeypatch)
     use_loss(model, criterion).train(training)
     output = detection_loss(model, images(), kind.targets())
     counts = kind.part_of(model).anchor_generator.num_anchors_per_location()
-    assert seen == [[64 * counts[0], 16 * counts[1]]]
-    assert sum(seen[0]) == len(output.matches[0].positive)
+    assert [call["level_sizes"] for call in seen] == [[64 * counts[0], 16 * counts[1]]]
+    assert sum(seen[0]["level_sizes"]) == len(output.matches[0].positive)
+
+
+def test_the_size_of_an_image_is_that_which_the_network_sees(kind, model, monkeypatch):
+    """A target may say another one, of the image in its file."""
+    criterion = criterion_of(kind)
+    seen = seen_by(criterion, monkeypatch)
+    given = [torch.rand(3, 128, 64), torch.rand(3, 64, 64)]
+    targets = [target | {"size": torch.tensor([128, 64])} for target in kind.targets()]
+    use_loss(model, criterion)(given, targets)
+    sizes = model.transform(given)[0].image_sizes
+    assert [call["image_size"].tolist() for call in seen] == [list(map(list, sizes))]
+    assert sizes[0] != (128, 64)
 
 
 @scripting

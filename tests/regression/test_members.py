@@ -93,7 +93,7 @@ def test_a_loss_of_a_member_that_measures_by_the_image(name, member):
     sizes = torch.tensor([[48.0, 64.0], [100.0, 20.0]]).repeat(3, 1)
     reading = REGRESSION[name](member=member, reduction="none")
     assert reading.reads_image_size
-    found = reading(pred, target, image_size=sizes)
+    found = reading.compute(pred, target, image_size=sizes, weight=None, reduction="none")
     for row, size in enumerate(sizes.tolist()):
         told = REGRESSION[name](member={"type": member, "image_size": size}, reduction="none")
         assert not told.reads_image_size
@@ -102,7 +102,7 @@ def test_a_loss_of_a_member_that_measures_by_the_image(name, member):
 
 @WITH_A_MEMBER
 def test_a_member_that_does_not_is_handed_no_size(name):
-    loss = REGRESSION[name](member="giou")
+    loss, box, size = REGRESSION[name](member="giou"), torch.rand(1, 4), torch.ones(2)
     assert not loss.reads_image_size
     with pytest.raises(TypeError, match=f"{name} does not read the size of an image"):
-        loss(torch.zeros(1, 4), torch.zeros(1, 4), image_size=torch.ones(2))
+        loss.compute(box, box, image_size=size, weight=None, reduction="sum")

@@ -7,8 +7,10 @@ import pytest
 import torch
 from boxgen import random_boxes
 from exact import REALS, at_least_1_if_inverted, iou, lengths, real
+from scenes import grid_anchors, random_predictions, random_targets
 from torch.testing import assert_close
 
+import detloss
 from detloss.regression import WiseIoULoss, wise_iou_loss
 
 PAIRS = {
@@ -124,6 +126,123 @@ def test_the_mean_is_saved_and_a_second_backward_sees_its_own():
     assert torch.equal(again.running_mean, loss.running_mean)
     assert loss.config()["mean"] == 1
     assert loss.half().running_mean.dtype == torch.float32
+
+
+def test_calls_are_noted_until_it_moves():
+    loss = WiseIoULoss(version=3, momentum=0.5)
+    for overlap in (0.5, 0.25):
+        loss.observe(*boxes_of_iou(overlap), weight=None)
+        assert loss.running_mean == 1
+    loss.move()
+    assert_close(loss.running_mean, torch.tensor((1 + 0.625) / 2))
+    loss.move()
+    assert_close(loss.running_mean, torch.tensor((1 + 0.625) / 2))  # of nothing new
+
+
+def test_to_compute_is_not_a_step():
+    loss = WiseIoULoss(version=3, momentum=0.5)
+    loss.compute(*boxes_of_iou(0.5), weight=None, reduction="sum")
+    assert loss.running_mean == 1
+
+
+CRITERION = {
+    "matcher": {"type": "max_iou", "positive": 0.4, "negative": 0.3},
+    "box": {"type": "wise_iou", "version": 3, "momentum": 0.5},
+}
+ANCHORS = grid_anchors()
+TARGETS = random_targets([3, 0, 2])
+
+
+def boxes_of(seed):
+    regression = random_predictions(3, len(ANCHORS), seed=seed)["box_regression"].detach() / 4
+    return {"box_regression": regression}
+
+
+def mean_after(criterion, *calls, targets=TARGETS, **options):
+    """That of its last loss."""
+    for predictions in calls:
+        criterion(predictions, targets, anchors=ANCHORS, **options)
+    *_, mean = criterion.buffers()
+    return mean
+
+
+def lost(predictions):
+    """The mean ``1 - IoU`` of the positives of a call."""
+    config = {**CRITERION, "box": {"type": "iou"}}
+    return detloss.build(config)(predictions, TARGETS, anchors=ANCHORS).total.detach()
+
+
+def test_a_call_of_a_criterion_is_a_step():
+    expected = (1 + lost(boxes_of(0))) / 2
+    criterion = detloss.build(CRITERION)
+    assert_close(mean_after(criterion, boxes_of(0)), expected)
+    assert_close(mean_after(criterion, boxes_of(1)), (expected + lost(boxes_of(1))) / 2)
+    used = criterion.terms["box"].loss.running_mean.clone()
+    assert mean_after(criterion.eval(), boxes_of(2)) == used
+
+
+def test_all_layers_of_a_call_are_one_step():
+    layers = [boxes_of(seed) for seed in range(3)]
+    criterion = detloss.build({**CRITERION, "layers": {"decoder": {}}})
+    output = criterion({"decoder": layers}, TARGETS, anchors=ANCHORS)
+    expected = (1 + sum(map(lost, layers)) / 3) / 2  # as many positives in each
+    assert_close(mean_after(criterion), expected)
+    alone = detloss.build({**CRITERION, "box": {**CRITERION["box"], "mean": expected.item()}})
+    losses = [alone.eval()(one, TARGETS, anchors=ANCHORS).total for one in layers]
+    assert_close(output.total, sum(losses))  # by the mean that it moved to
+
+
+def test_a_matcher_that_looks_at_losses_takes_no_step():
+    matcher = {"type": "paa"}
+    config = {"matcher": matcher, "box": {**CRITERION["box"], "momentum": 1.0}}
+    criterion = detloss.build(config)
+    matches = criterion.match(
+        TARGETS, anchors=ANCHORS, predictions=boxes_of(0), level_sizes=[len(ANCHORS)]
+    )
+    assert mean_after(criterion) == 1
+    criterion(boxes_of(0), TARGETS, anchors=ANCHORS, level_sizes=[len(ANCHORS)])
+    given = detloss.build(config)
+    assert_close(mean_after(criterion), mean_after(given, boxes_of(0), matches=matches))
+
+
+def test_micro_batches_are_one_step():
+    predictions = boxes_of(0)["box_regression"]
+    of_batch = detloss.build(CRITERION)
+    output = of_batch({"box_regression": predictions}, TARGETS, anchors=ANCHORS)
+    criterion = detloss.build(CRITERION)
+    for image, target in enumerate(TARGETS):
+        part = {"box_regression": predictions[image : image + 1]}
+        criterion(part, [target], anchors=ANCHORS, normalizer=output.divisors["box"])
+        assert mean_after(criterion) == 1
+    criterion.move()
+    assert_close(mean_after(criterion), mean_after(of_batch))
+
+
+def test_a_factor_of_0_makes_a_row_count_nothing():
+    targets = [{**target, "weights": torch.zeros(len(target["boxes"]))} for target in TARGETS]
+    assert mean_after(detloss.build(CRITERION), boxes_of(0), targets=targets) == 1
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_what_does_not_fit_is_said_before_the_mean_moves(version):
+    loss = WiseIoULoss(version=version, momentum=0.5)
+    with pytest.raises(ValueError, match=r"pred must have shape \(..., 4\), got \(2, 5\)"):
+        loss(torch.zeros(2, 5), torch.zeros(2, 5))
+    with pytest.raises(ValueError, match=r"weight must have shape \(2,\)"):
+        loss(torch.zeros(2, 4), torch.zeros(2, 4), torch.ones(3))
+    with pytest.raises(TypeError, match="target must be floating point, got torch.int64"):
+        loss(torch.zeros(2, 4), torch.zeros(2, 4).long())
+    assert loss.running_mean == 1
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_step_compiles_to_one_graph(version):
+    """R42."""
+    ours, theirs = (WiseIoULoss(version=version, momentum=0.5) for _ in range(2))
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    for overlaps in ((0.5, 0.25), (0.75, 0.5)):
+        assert_close(compiled(*boxes_of_iou(*overlaps)), theirs(*boxes_of_iou(*overlaps)))
+        assert_close(ours.running_mean, theirs.running_mean)
 
 
 def test_rejects_an_unknown_version():
