@@ -128,8 +128,11 @@ class Lengths:
         inside = torch.minimum(torch.minimum(sides, true_sides), reach)
         return self._iou_of(sides, inside, ratio * self.target_sides)
 
-    def between_iou(self, share: float) -> Tensor:
-        """(...,), `iou` of the second box and one between both, at that share of the way to it."""
+    def between_iou(self, share: Tensor | float) -> Tensor:
+        """(...,), `iou` of the second box and one between both.
+
+        It lies at that share of the way to the second, a number or (...,).
+        """
         first, last = ((1 - share) * overhang for overhang in self.overhang)
         sides = self._true_sides - (first + last)
         nothing = first.new_zeros(())

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
-from detloss.regression.base import BoxLoss, Space
+from detloss.regression.base import BoxLoss, Space, check_choice
 
 Convention = Literal["paper", "mmdet"]
 CONVENTIONS = get_args(Convention)
@@ -65,8 +65,7 @@ def balanced_l1_loss(
         Pang et al., "Libra R-CNN: Towards Balanced Learning for Object Detection", CVPR 2019,
         arXiv:1904.02701, equations 8 to 10.
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    check_choice("convention", convention, CONVENTIONS)
     formula = partial(_balanced_l1, alpha=alpha, gamma=gamma, beta=beta, convention=convention)
     return box_loss(formula, pred, target, weight=weight, reduction=reduction)
 

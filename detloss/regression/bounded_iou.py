@@ -1,7 +1,7 @@
-"""Bounded IoU loss: the best IoU that one coordinate allows, for each of the four."""
+"""Bounded IoU loss: what IoU one coordinate allows, for each of the four."""
 
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -9,9 +9,12 @@ from torch import Tensor
 from detloss.boxes.lengths import Lengths, least_side
 from detloss.kernels import Reduction, box_loss
 from detloss.registry import REGRESSION, Positive
-from detloss.regression.base import BoxLoss, Space
+from detloss.regression.base import BoxLoss, Space, check_choice
 from detloss.regression.family import at_least_1_where
 from detloss.regression.smooth_l1 import huberised
+
+Convention = Literal["paper", "denet"]
+CONVENTIONS = get_args(Convention)
 
 
 def bounded_iou_loss(
@@ -19,6 +22,7 @@ def bounded_iou_loss(
     target: Tensor,
     *,
     beta: float = 0.2,
+    convention: Convention = "paper",
     eps: float = 1e-7,
     weight: Tensor | None = None,
     reduction: Reduction = "none",
@@ -26,9 +30,8 @@ def bounded_iou_loss(
     """Bounded IoU loss of each pair of boxes, the smooth L1 of ``1 - B`` over four bounds B.
 
     ``B_x = max(0, (wt - 2 |dx|) / (wt + 2 |dx|))`` for the offset dx of the centres, ``B_w = min(w
-    / wt, wt / w)``, and the same of y and h: each bounds the IoU that is left when the other three
-    are right. Smooth L1 is ``x^2 / (2 beta)`` below beta and ``x - beta / 2`` above. The formula is
-    that of mmdet without its eps of 1e-3 in the denominators.
+    / wt, wt / w)``, and the same of y and h. B_w is the IoU where the other three are right. Smooth
+    L1 is ``x^2 / (2 beta)`` below beta and ``x - beta / 2`` above.
 
     It is good where smooth L1 on deltas works and should know of the IoU: the four terms are apart,
     and each is measured by the target's sides.
@@ -37,7 +40,11 @@ def bounded_iou_loss(
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        beta: Where smooth L1 turns from quadratic to linear, > 0.
+        beta: Where smooth L1 turns from quadratic to linear, > 0. The paper has 1, mmdet 0.2.
+        convention: What B_x is. "paper": as above, and as in mmdet, which adds an eps of 1e-3 to
+            every denominator. "denet": as the paper's authors have corrected it in their code,
+            ``(wt - |dx|) / (wt + |dx|)``, the IoU where the other three are right, and below 0
+            where a box is off by more than wt, so that it is pulled from there, too.
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
             as that long, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
             objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
@@ -46,13 +53,12 @@ def bounded_iou_loss(
             over all axes but the first.
 
     Returns:
-        Loss in [0, 4]: 0 for identical boxes without a side below sqrt(eps). It is not symmetric.
-        float16 and bfloat16
-        are computed in float32.
+        Loss in [0, 6], by the paper's convention in [0, 4]: 0 for identical boxes without a side
+        below sqrt(eps). It is not symmetric. float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.
-        ValueError: If the shapes differ or a last axis is not 4.
+        ValueError: If the shapes differ, a last axis is not 4 or the convention is unknown.
 
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
@@ -67,16 +73,22 @@ def bounded_iou_loss(
         Tychsen-Smith and Petersson, "Improving Object Localization with Fitness NMS and Bounded IoU
         Loss", CVPR 2018, arXiv:1711.00164.
     """
-    formula = partial(_bounded_iou_loss, beta=beta, eps=eps)
+    check_choice("convention", convention, CONVENTIONS)
+    formula = partial(_bounded_iou_loss, beta=beta, convention=convention, eps=eps)
     return box_loss(formula, pred, target, weight=weight, reduction=reduction)
 
 
-def _bounded_iou_loss(pred: Tensor, target: Tensor, beta: float, eps: float) -> Tensor:
+def _bounded_iou_loss(
+    pred: Tensor, target: Tensor, beta: float, convention: Convention, eps: float
+) -> Tensor:
     pairs = Lengths(pred, target, least_side(eps))
     sides, true_sides = pairs.sides, pairs.target_sides
-    distance = 2 * pairs.offset.abs()
-    # 1 - B, without the difference: 4 |dx| / (wt + 2 |dx|), and |w - wt| / max(w, wt)
-    of_offset = torch.minimum(2 * distance / (true_sides + distance), distance.new_ones(()))
+    distance = pairs.offset.abs() * (2 if convention == "paper" else 1)
+    # 1 - B, without the difference: of (t - d) / (t + d) it is 2 d / (t + d), of the sides the
+    # difference over the longer one
+    of_offset = 2 * distance / (true_sides + distance)
+    if convention == "paper":
+        of_offset = torch.minimum(of_offset, distance.new_ones(()))
     of_sides = (sides - true_sides).abs() / torch.maximum(sides, true_sides)
     x, y = (huberised(of_offset, beta) + huberised(of_sides, beta)).unbind()
     return at_least_1_where(pairs.any_inverted, x + y) + pairs.turning
@@ -88,6 +100,7 @@ class BoundedIoULoss(BoxLoss):
 
     Args:
         beta: See `bounded_iou_loss`.
+        convention: See `bounded_iou_loss`.
         eps: See `bounded_iou_loss`.
         reduction: "mean", "sum", "image" or "none".
 
@@ -101,8 +114,14 @@ class BoundedIoULoss(BoxLoss):
     space: ClassVar[Space] = "boxes"
 
     def __init__(
-        self, *, beta: Positive = 0.2, eps: Positive = 1e-7, reduction: Reduction = "mean"
+        self,
+        *,
+        beta: Positive = 0.2,
+        convention: Convention = "paper",
+        eps: Positive = 1e-7,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction)
         self.beta = beta
+        self.convention = convention
         self.eps = eps

@@ -8,7 +8,8 @@ from detloss.boxes.lengths import Lengths
 from detloss.kernels import Reduction
 from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Fraction, NonNegative, Positive
-from detloss.regression.family import Composition, CostMode, check_interval, check_mode, family_loss
+from detloss.regression.base import check_choice
+from detloss.regression.family import COST_MODES, Composition, CostMode, check_interval, family_loss
 from detloss.regression.members import GivenMember, MemberLoss, MemberOption, member_of
 
 
@@ -82,7 +83,7 @@ def composed_iou_loss(
         al., "Focal and Efficient IOU Loss", Neurocomputing 2022, arXiv:2101.08158.
     """
     check_interval(low, high)
-    check_mode(mode)
+    check_choice("mode", mode, COST_MODES)
     composition = Composition(
         member_of(member),
         eps,

@@ -36,12 +36,6 @@ def check_interval(low: float, high: float) -> None:
         raise ValueError(f"low must be below high, and both in [0, 1], got {low} and {high}")
 
 
-def check_mode(mode: str) -> None:
-    """Raises ValueError unless it is one of `COST_MODES`."""
-    if mode not in COST_MODES:
-        raise ValueError(f"mode must be one of {', '.join(COST_MODES)}, got {mode!r}")
-
-
 def family_loss(
     composition: "Composition",
     pred: Tensor,

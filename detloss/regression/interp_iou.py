@@ -1,7 +1,9 @@
 """InterpIoU loss: the IoU of a box between prediction and target, too."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
 
+from annotated_types import Len
 from torch import Tensor
 
 from detloss.boxes.lengths import Lengths
@@ -11,12 +13,14 @@ from detloss.regression.base import BoxLoss, Space
 from detloss.regression.family import Composition, family_loss
 from detloss.regression.members import member
 
+Bounds = Annotated[Sequence[Fraction], Len(2, 2)]
+
 
 def interp_iou_loss(
     pred: Tensor,
     target: Tensor,
     *,
-    alpha: float = 0.98,
+    alpha: float | Sequence[float] = 0.98,
     eps: float = 1e-7,
     weight: Tensor | None = None,
     reduction: Reduction = "none",
@@ -33,7 +37,9 @@ def interp_iou_loss(
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        alpha: The paper's alpha. How near to the target the box between lies, in [0, 1].
+        alpha: The paper's alpha. How near to the target the box between lies, in [0, 1]. Two
+            numbers make it the Dynamic InterpIoU: alpha is ``1 - IoU``, constant for the gradient,
+            at least the first and at most the second; the authors' code has 0.6 and 0.99.
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
             as that long, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
             objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
@@ -47,26 +53,39 @@ def interp_iou_loss(
 
     Raises:
         TypeError: If a box tensor is not floating point.
-        ValueError: If the shapes differ or a last axis is not 4.
+        ValueError: If the shapes differ, a last axis is not 4, or two alphas are not in order.
 
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
-        gradient that turns it round, see `detloss.boxes.lengths.Lengths`.
+        gradient that turns it round, see `detloss.boxes.lengths.Lengths`. Copies in which alpha is
+        the share of the prediction have no gradient where boxes are apart.
 
     Example:
         >>> import torch
         >>> interp_iou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[10.0, 10, 12, 14]]))
         tensor([1.2720])
+        >>> box, target = torch.tensor([[1.0, 1, 3, 3]]), torch.tensor([[0.0, 0, 4, 4]])
+        >>> interp_iou_loss(box, target, alpha=(0.6, 0.99))  # 3/4 of the way, as the IoU is 1/4
+        tensor([0.9844])
 
     Reference:
         Liu and Watanabe, "InterpIoU: Rethinking Bounding Box Regression with Interpolation-Based
         IoU Optimization", 2025, arXiv:2507.12420.
     """
+    check_alpha(alpha)
     composition = Composition(INTERP_IOU.having(alpha=alpha), eps)
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 
-def _penalties(pairs: Lengths, alpha: float = 0.98) -> tuple[Tensor, ...]:
+def check_alpha(alpha: float | Sequence[float]) -> None:
+    """Raises ValueError where it is two numbers that are not in order."""
+    if isinstance(alpha, Sequence) and (len(alpha) != 2 or alpha[0] > alpha[1]):
+        raise ValueError(f"alpha must be a number, or the least and the largest, got {alpha}")
+
+
+def _penalties(pairs: Lengths, alpha: float | Sequence[float] = 0.98) -> tuple[Tensor, ...]:
+    if isinstance(alpha, Sequence):
+        return (1 - pairs.between_iou((1 - pairs.iou.detach()).clamp(*alpha)),)
     return (1 - pairs.between_iou(alpha),)
 
 
@@ -92,8 +111,13 @@ class InterpIoULoss(BoxLoss):
     space: ClassVar[Space] = "boxes"
 
     def __init__(
-        self, *, alpha: Fraction = 0.98, eps: Positive = 1e-7, reduction: Reduction = "mean"
+        self,
+        *,
+        alpha: Fraction | Bounds = 0.98,
+        eps: Positive = 1e-7,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction)
+        check_alpha(alpha)
         self.alpha = alpha
         self.eps = eps

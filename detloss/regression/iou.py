@@ -8,8 +8,8 @@ from detloss.boxes.lengths import Lengths
 from detloss.kernels import Reduction
 from detloss.kernels.box_pairs import BoxPairs, Penalty
 from detloss.registry import REGRESSION, Positive
-from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import Composition, CostMode, check_mode, family_loss
+from detloss.regression.base import BoxLoss, Space, check_choice
+from detloss.regression.family import COST_MODES, Composition, CostMode, family_loss
 from detloss.regression.members import member
 
 
@@ -65,7 +65,7 @@ def iou_loss(
         Yu et al., "UnitBox", ACM MM 2016, arXiv:1608.01471 ("log"). "linear" is the
         L_IoU of the GIoU and DIoU papers, "square" that of YOLOX's code.
     """
-    check_mode(mode)
+    check_choice("mode", mode, COST_MODES)
     composition = Composition(IOU, eps, mode=mode)
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 

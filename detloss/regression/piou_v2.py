@@ -1,7 +1,7 @@
 """Powerful-IoU v2 loss: anchors of middling quality count most."""
 
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,9 +10,12 @@ from detloss.boxes.lengths import Lengths
 from detloss.kernels import Reduction
 from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Positive
-from detloss.regression.base import BoxLoss, Space
+from detloss.regression.base import BoxLoss, Space, check_choice
 from detloss.regression.family import Composition, family_loss
 from detloss.regression.piou import PIOU, mean_distance
+
+Convention = Literal["paper", "authors"]
+CONVENTIONS = get_args(Convention)
 
 
 def piou_v2_loss(
@@ -20,6 +23,7 @@ def piou_v2_loss(
     target: Tensor,
     *,
     weight_factor: float = 1.3,
+    convention: Convention = "paper",
     eps: float = 1e-7,
     weight: Tensor | None = None,
     reduction: Reduction = "none",
@@ -28,8 +32,7 @@ def piou_v2_loss(
 
     ``q = exp(-P)``, P the mean distance of the edges of `piou_loss`; ``u(x) = 3 x exp(-x^2)``; k is
     `weight_factor`. u is largest, 1.29, at ``x = 0.71``: poor boxes count little and the best a
-    little less. The factor is constant for the gradient. In the authors' code it is not, and boxes
-    of a low quality are pushed away.
+    little less. The factor is constant for the gradient.
 
     It is good where many matched boxes are too poor to learn from.
 
@@ -38,6 +41,9 @@ def piou_v2_loss(
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
         weight_factor: k > 0; at 1.3 a box of P 0.61 counts most.
+        convention: Whether the factor has a gradient, of which the paper says nothing. "paper":
+            none. "authors": one, as in the authors' code. The values are the same, but the loss
+            falls as a poor box leaves its target: from a P of about 1 on it is pushed away.
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
             as that long, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
             objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
@@ -51,7 +57,7 @@ def piou_v2_loss(
 
     Raises:
         TypeError: If a box tensor is not floating point.
-        ValueError: If the shapes differ or a last axis is not 4.
+        ValueError: If the shapes differ, a last axis is not 4 or the convention is unknown.
 
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
@@ -66,11 +72,17 @@ def piou_v2_loss(
         Liu et al., "Powerful-IoU: More Straightforward and Faster Bounding Box Regression Loss with
         a Nonmonotonic Focusing Mechanism", Neural Networks 2024, section 3.3.
     """
-    composition = Composition(PIOU, eps, gain=partial(_gain, weight_factor=weight_factor))
+    check_choice("convention", convention, CONVENTIONS)
+    focus = partial(_focus, weight_factor=weight_factor)
+    if convention == "paper":
+        composition = Composition(PIOU, eps, gain=focus)
+    else:
+        composition = Composition(PIOU, eps, factor=focus)
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 
-def _gain(pairs: Lengths | BoxPairs, weight_factor: float) -> Tensor:
+def _focus(pairs: Lengths | BoxPairs, weight_factor: float) -> Tensor:
+    """u, of how good a box is."""
     assert isinstance(pairs, Lengths)
     x = weight_factor * torch.exp(-mean_distance(pairs))
     return 3 * x * torch.exp(-x * x)
@@ -82,6 +94,7 @@ class PIoUv2Loss(BoxLoss):
 
     Args:
         weight_factor: See `piou_v2_loss`.
+        convention: See `piou_v2_loss`.
         eps: See `piou_v2_loss`.
         reduction: "mean", "sum", "image" or "none".
 
@@ -95,8 +108,14 @@ class PIoUv2Loss(BoxLoss):
     space: ClassVar[Space] = "boxes"
 
     def __init__(
-        self, *, weight_factor: Positive = 1.3, eps: Positive = 1e-7, reduction: Reduction = "mean"
+        self,
+        *,
+        weight_factor: Positive = 1.3,
+        convention: Convention = "paper",
+        eps: Positive = 1e-7,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction)
         self.weight_factor = weight_factor
+        self.convention = convention
         self.eps = eps

@@ -1,19 +1,23 @@
 """SIoU loss: IoU, an angle, the distance along the axes and the sides."""
 
 import math
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from detloss.boxes.lengths import TINY, Lengths, squared_length
-from detloss.kernels import Reduction
+from detloss.boxes.lengths import TINY, Lengths, least_side, squared_length
+from detloss.kernels import Reduction, box_loss
 from detloss.kernels.box_pairs import BoxPairs, Penalty, Product
 from detloss.registry import REGRESSION, AtLeastOne, Positive
-from detloss.regression.base import BoxLoss, Space
-from detloss.regression.family import Composition, family_loss
+from detloss.regression.base import BoxLoss, Space, check_choice
+from detloss.regression.family import Composition, at_least_1_where, family_loss
 from detloss.regression.members import member
 from detloss.regression.penalties import side_cost, side_cost_with_gradient
+
+Convention = Literal["paper", "mmdet"]
+CONVENTIONS = get_args(Convention)
 
 
 def siou_loss(
@@ -21,6 +25,7 @@ def siou_loss(
     target: Tensor,
     *,
     theta: float = 4.0,
+    convention: Convention = "paper",
     eps: float = 1e-7,
     weight: Tensor | None = None,
     reduction: Reduction = "none",
@@ -44,6 +49,9 @@ def siou_loss(
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
         theta: Power of the cost of the sides, at least 1; the paper has 2 to 6.
+        convention: The sign of g. "paper": as above. "mmdet": mmdet's default, ``neg_gamma=False``,
+            ``D = 2 - exp(g dx^2 / Cw^2) - exp(g dy^2 / Ch^2)``, and the loss cut to [0, 2]. That D
+            falls as the centres part: the loss of boxes far apart is 0, without a gradient.
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
             as that long, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
             objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.
@@ -57,11 +65,12 @@ def siou_loss(
 
     Raises:
         TypeError: If a box tensor is not floating point.
-        ValueError: If the shapes differ or a last axis is not 4.
+        ValueError: If the shapes differ, a last axis is not 4 or the convention is unknown.
 
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
-        gradient that turns it round, see `detloss.boxes.lengths.Lengths`.
+        gradient that turns it round, see `detloss.boxes.lengths.Lengths`. Copies that add an eps to
+        the offsets give two boxes of one centre an angle of 1; the distance is 0 all the same.
 
     Example:
         >>> import torch
@@ -72,17 +81,32 @@ def siou_loss(
         Gevorgyan, "SIoU Loss: More Powerful Learning for Bounding Box Regression", 2022,
         arXiv:2205.12740.
     """
+    check_choice("convention", convention, CONVENTIONS)
+    if convention == "mmdet":
+        formula = partial(_as_in_mmdet, theta=theta, eps=eps)
+        return box_loss(formula, pred, target, weight=weight, reduction=reduction)
     composition = Composition(SIOU.having(theta=theta), eps)
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 
 def _penalties(pairs: Lengths, theta: float = 4.0) -> tuple[Tensor, ...]:
+    return _distance(pairs, -1) / 2, side_cost(pairs, theta) / 2
+
+
+def _distance(pairs: Lengths, sign: Literal[-1, 1]) -> Tensor:
+    """D, with that sign of g."""
     offset = pairs.offset
     dx, dy = offset.abs().unbind()
-    angle = 2 * dx * dy / squared_length(offset).clamp(min=TINY)
+    g = 2 - 2 * dx * dy / squared_length(offset).clamp(min=TINY)
     share = offset / pairs.hull_sides
-    x, y = (1 - torch.exp((angle - 2) * share * share)).unbind()
-    return (x + y) / 2, side_cost(pairs, theta) / 2
+    x, y = (1 - torch.exp(sign * g * share * share)).unbind()
+    return x + y
+
+
+def _as_in_mmdet(pred: Tensor, target: Tensor, theta: float, eps: float) -> Tensor:
+    pairs = Lengths(pred, target, least_side(eps))
+    loss = 1 - pairs.iou + (_distance(pairs, 1) + side_cost(pairs, theta)) / 2
+    return at_least_1_where(pairs.any_inverted, loss.clamp(0, 2)) + pairs.turning
 
 
 def _fused(pairs: BoxPairs, theta: float = 4.0) -> tuple[Penalty, ...]:
@@ -121,6 +145,7 @@ class SIoULoss(BoxLoss):
 
     Args:
         theta: See `siou_loss`.
+        convention: See `siou_loss`.
         eps: See `siou_loss`.
         reduction: "mean", "sum", "image" or "none".
 
@@ -134,8 +159,14 @@ class SIoULoss(BoxLoss):
     space: ClassVar[Space] = "boxes"
 
     def __init__(
-        self, *, theta: AtLeastOne = 4.0, eps: Positive = 1e-7, reduction: Reduction = "mean"
+        self,
+        *,
+        theta: AtLeastOne = 4.0,
+        convention: Convention = "paper",
+        eps: Positive = 1e-7,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction)
         self.theta = theta
+        self.convention = convention
         self.eps = eps

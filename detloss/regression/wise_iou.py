@@ -12,7 +12,7 @@ from detloss.buffers import KeptBuffers
 from detloss.kernels import Reduction, check_box_rows
 from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Fraction, Positive
-from detloss.regression.base import BoxLoss, Space
+from detloss.regression.base import BoxLoss, Space, check_choice
 from detloss.regression.family import Composition, family_loss
 from detloss.regression.iou import IOU
 from detloss.tensors import widen
@@ -84,8 +84,7 @@ def wise_iou_loss(
         Tong et al., "Wise-IoU: Bounding Box Regression Loss with Dynamic Focusing Mechanism", 2023,
         arXiv:2301.10051.
     """
-    if version not in VERSIONS:
-        raise ValueError(f"version must be one of {', '.join(map(str, VERSIONS))}, got {version!r}")
+    check_choice("version", version, VERSIONS)
     focus = partial(_focus, version=version, mean=mean, alpha=alpha, delta=delta)
     composition = Composition(IOU, eps, gain=None if version == 1 else focus, factor=_attraction)
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from boxgen import box_pairs, random_boxes
-from exact import ciou, trade_off
+from exact import ciou, iou, trade_off
 from hypothesis import given
 from torch.testing import assert_close
 from torchvision.ops import complete_box_iou_loss
@@ -49,6 +49,28 @@ V_TWO_TO_ONE = QUARTER_TURN * (math.atan(1) - math.atan(2)) ** 2
 )
 def test_values_worked_by_hand(pred, expected):
     assert_close(ciou_loss(torch.tensor(pred), torch.tensor(UNIT)), torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("pred", "expected"),
+    [
+        pytest.param([0.0, 0.25, 1, 0.75], 0.5, id="IoU 1/2: not above it"),
+        pytest.param([4.0, 0, 6, 1], 1 + 20.25 / 37, id="apart: as DIoU"),
+        pytest.param([0.0, 0.125, 1, 0.875], None, id="IoU 3/4: as the paper"),
+    ],
+)
+def test_mmdets_convention_counts_the_aspect_above_an_iou_of_a_half(pred, expected):
+    pair = torch.tensor(pred), torch.tensor(UNIT)
+    loss = ciou_loss(*pair, convention="mmdet")
+    assert_close(loss, ciou_loss(*pair) if expected is None else torch.tensor(expected))
+    assert ciou_loss(*pair) > diou_loss(*pair)
+
+
+def test_rejects_an_unknown_convention():
+    with pytest.raises(ValueError, match="convention must be one of paper, mmdet, got 'code'"):
+        ciou_loss(torch.zeros(1, 4), torch.zeros(1, 4), convention="code")
+    with pytest.raises(ValueError, match="CIoULoss: convention: expected 'paper' or 'mmdet'"):
+        CIoULoss(convention="code")
 
 
 def reference_parts(a, b):
@@ -216,8 +238,13 @@ def test_is_a_loss_on_boxes():
     assert CIoULoss.space == "boxes"
 
 
-def exact_loss(pred, target, alpha=None):
+EXACT_OPTIONS = [{}, {"convention": "mmdet"}]
+
+
+def exact_loss(pred, target, alpha=None, convention="paper"):
     """The loss of one pair for `test_golden.py`."""
+    if convention == "mmdet" and 2 * iou(pred, target) <= 1:
+        alpha = 0
     return 1 - ciou(pred, target, alpha)
 
 

@@ -8,7 +8,7 @@ import torch
 from exact import REALS, at_least_1_if_inverted, iou, real, whole
 from torch.testing import assert_close
 
-from detloss.regression import piou_loss, piou_v2_loss
+from detloss.regression import PIoUv2Loss, piou_loss, piou_v2_loss
 
 PAIRS = {
     "A": ([0.0, 0, 2, 2], [1.0, 0, 3, 2]),  # half shifted: IoU 1/3
@@ -41,8 +41,36 @@ def test_values_worked_by_hand(pair, options, expected):
     assert_close(loss, torch.tensor([expected], dtype=torch.float64), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("shift", "by_authors"), [(1.0, -0.171), (1.5, -1.008)])
+def test_the_conventions_differ_by_the_gradient_alone(shift, by_authors):
+    """Of a unit box that is shifted along the diagonal by s, by its size or more: P is s.
+
+    ``L = u(x) f`` with ``x = 1.3 e^-s`` and ``f = 2 - e^(-s^2)``. By s it is ``u f'`` where u is
+    constant, and ``u' f`` more where it is not.
+    """
+    x = 1.3 * math.exp(-shift)
+    by_paper = 3 * x * math.exp(-(x**2)) * 2 * shift * math.exp(-(shift**2))
+    of_factor = 3 * math.exp(-(x**2)) * (1 - 2 * x**2) * -x
+    assert by_paper + of_factor * (2 - math.exp(-(shift**2))) == pytest.approx(by_authors, abs=1e-3)
+    target = torch.tensor([[0.0, 0, 1, 1]], dtype=torch.float64)
+    found = []
+    for convention in ("paper", "authors"):
+        pred = (target + shift).requires_grad_()
+        loss = piou_v2_loss(pred, target, convention=convention)
+        loss.backward()
+        found.append((loss.detach(), pred.grad.sum().item()))
+    assert_close(found[0][0], found[1][0])
+    assert [slope for _, slope in found] == pytest.approx([by_paper, by_authors], abs=1e-3)
+
+
+def test_rejects_an_unknown_convention():
+    with pytest.raises(ValueError, match="convention must be one of paper, authors, got 'code'"):
+        piou_v2_loss(torch.zeros(1, 4), torch.zeros(1, 4), convention="code")
+    with pytest.raises(ValueError, match="PIoUv2Loss: convention: expected 'paper' or 'authors'"):
+        PIoUv2Loss(convention="code")
+
+
 def test_the_factor_is_constant_for_the_gradient():
-    """In the authors' code it is not, and a box shifted by its size is pushed away."""
     target = torch.tensor([[0.0, 0, 1, 1]], dtype=torch.float64)
     found = []
     for loss in (piou_v2_loss, piou_loss):
@@ -54,7 +82,7 @@ def test_the_factor_is_constant_for_the_gradient():
     assert (found[0] > 0).all()  # a step down moves it back
 
 
-EXACT_OPTIONS = [{"weight_factor": 1.3}]
+EXACT_OPTIONS = [{"weight_factor": 1.3}, {"weight_factor": 1.3, "convention": "authors"}]
 
 
 def quality(pred, target):
@@ -69,10 +97,10 @@ def quality(pred, target):
     return REALS.exp(real(-(x + y) / 4))
 
 
-def exact_loss(pred, target, weight_factor, held=None):
+def exact_loss(pred, target, weight_factor, convention="paper", held=None):
     """The loss of one pair for `test_golden.py`: Powerful-IoU, equations 8 to 13."""
     q = quality(pred, target)
-    x = real(weight_factor) * (q if held is None else held)
+    x = real(weight_factor) * (q if held is None or convention == "authors" else held)
     loss = (
         3 * x * REALS.exp(-(x**2)) * (real(2 - iou(pred, target)) - REALS.exp(-(REALS.log(q) ** 2)))
     )

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from boxgen import box_pairs
-from exact import REALS, iou, lengths, real
+from exact import REALS, at_least_1_if_inverted, iou, lengths, real
 from hypothesis import given
 from torch.testing import assert_close
 
@@ -18,6 +18,7 @@ PAIRS = {
     "D": ([0.0, 0, 1, 1], [10.0, 10, 12, 14]),  # apart
     "E": ([1.0, 1, 3, 3], [0.0, 0, 4, 4]),  # inside, one centre: IoU 1/4
 }
+MMDET = {"convention": "mmdet"}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,10 @@ PAIRS = {
         pytest.param(
             "E", {"theta": 2.0}, 3 / 4 + (1 - math.exp(-1 / 2)) ** 2, id="E: another power"
         ),
+        pytest.param("A", MMDET, 2 / 3 + (1 - math.exp(2 / 9)) / 2, id="A: g of the other sign"),
+        pytest.param("B", MMDET, 1 + 1 - math.exp(1 / 4), id="B: g of the other sign"),
+        pytest.param("D", MMDET, 0.0, id="D: below 0, cut"),
+        pytest.param("E", MMDET, 3 / 4 + (1 - math.exp(-1 / 2)) ** 4, id="E: no distance, no sign"),
     ],
 )
 def test_values_worked_by_hand(pair, options, expected):
@@ -73,21 +78,45 @@ def test_gradient_is_finite_where_the_centres_lie_on_one_axis(shift):
     assert pred.grad.abs().max() < 1
 
 
+def test_by_mmdets_convention_a_box_leaves_its_target():
+    """The paper's pulls both; of the one far off mmdet's loss is cut at 0."""
+    target = torch.tensor([[1.0, 0, 3, 2], [10.0, 0, 11, 2]])
+    gradients = []
+    for convention in ("paper", "mmdet"):
+        pred = torch.tensor([[0.0, 0, 2, 2]]).repeat(2, 1).requires_grad_()
+        siou_loss(pred, target, convention=convention).sum().backward()
+        gradients.append(pred.grad[:, ::2].sum(1))  # along x
+    assert (gradients[0] < 0).all()
+    assert gradients[1][0] > gradients[0][0]
+    assert gradients[1][1] == 0
+
+
+def test_rejects_an_unknown_convention():
+    with pytest.raises(ValueError, match="convention must be one of paper, mmdet, got 'yolov6'"):
+        siou_loss(torch.zeros(1, 4), torch.zeros(1, 4), convention="yolov6")
+    with pytest.raises(ValueError, match="SIoULoss: convention: expected 'paper' or 'mmdet'"):
+        SIoULoss(convention="yolov6")
+
+
 def test_rejects_a_theta_below_1():
     with pytest.raises(ValueError, match="SIoULoss: theta: expected a value greater than or equal"):
         SIoULoss(theta=0.5)
 
 
-EXACT_OPTIONS = [{"theta": theta} for theta in (2.0, 4.0)]
+EXACT_OPTIONS = [{"theta": theta} for theta in (2.0, 4.0)] + [MMDET]
 
 
-def exact_loss(pred, target, theta=4.0):
+def exact_loss(pred, target, theta=4.0, convention="paper"):
     """The loss of one pair for `test_golden.py`: SIoU, with ``sin 2a`` for equation 2."""
     axes = lengths(pred, target)
     dx, dy = (abs(offset) for _, _, offset, _ in axes)
     angle = 2 * dx * dy / (dx**2 + dy**2) if dx or dy else 0
+    g = 2 - angle if convention == "mmdet" else angle - 2
     cost = 0
     for side, true, offset, hull in axes:
-        cost += 1 - REALS.exp(real((angle - 2) * (offset / hull) ** 2))
+        cost += 1 - REALS.exp(real(g * (offset / hull) ** 2))
         cost += (1 - REALS.exp(real(-abs(side - true) / max(side, true)))) ** theta
-    return real(1 - iou(pred, target)) + cost / 2
+    loss = real(1 - iou(pred, target)) + cost / 2
+    if convention == "mmdet":
+        loss = min(max(loss, 0), 2)
+    return at_least_1_if_inverted(loss, pred, target)
