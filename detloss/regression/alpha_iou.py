@@ -25,7 +25,8 @@ def alpha_iou_loss(
     1 less a power of the member's overlap.
 
     It is good where boxes fit already and should fit better: with alpha above 1 those of a high IoU
-    count more in the loss and its gradient, those of a low one less.
+    count more in the loss and its gradient. The price: those of a low one count less, and for
+    boxes that do not overlap what is left is the power of a penalty below 1.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
@@ -53,7 +54,10 @@ def alpha_iou_loss(
 
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
-        gradient that turns it round, see `detloss.boxes.lengths.Lengths`.
+        gradient that turns it round, see `detloss.boxes.lengths.Lengths`. The authors' first code,
+        much copied, takes the powers of the coordinates, ``(|dx|^2a + |dy|^2a) / (Cw^2a + Ch^2a)``;
+        here as in the paper, and in their code by now, it is that of ``d^2 / c^2``. Copies that
+        make beta of the power of the IoU are wrong.
 
     Example:
         >>> import torch

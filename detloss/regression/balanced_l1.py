@@ -33,7 +33,8 @@ def balanced_l1_loss(
     gradient ``alpha ln(b x + 1)`` rises steeply and ends at gamma, without a step.
 
     It is good where outliers must not rule a batch, and yet accurate boxes should go on improving:
-    of two losses with the same slope far away it has the larger one near 0.
+    of two losses with the same slope far away it has the larger one near 0. It costs autograd, as
+    it has no closed form.
 
     Args:
         pred: Predicted deltas (..., 4), floating point, any unit.
@@ -42,9 +43,10 @@ def balanced_l1_loss(
         gamma: Gradient of large differences, > 0.
         beta: Where the loss turns linear, in the unit of the deltas. It is > 0; the paper has 1
             alone.
-        convention: What another beta means. "paper": the paper's loss of differences over beta,
-            times beta. "mmdet": beta only divides inside of the logarithm, so that the gradient has
-            a step at 0 and the loss is below 0 for some differences, if beta is above 1.
+        convention: What it follows where implementations differ. "paper": by another beta it is the
+            paper's loss of differences over beta, times beta. "mmdet": beta only divides inside of
+            the logarithm, so that the gradient has a step at 0 and the loss is below 0 for some
+            differences, if beta is above 1.
         weight: (...,) factor of each row; 0 silences the row's gradient exactly.
         reduction: "none" -> (...,), "sum" or "mean" (over rows) -> scalar, "image" -> (B,) sums
             over all axes but the first.

@@ -34,17 +34,20 @@ def bounded_iou_loss(
     L1 is ``x^2 / (2 beta)`` below beta and ``x - beta / 2`` above.
 
     It is good where smooth L1 on deltas works and should know of the IoU: the four terms are apart,
-    and each is measured by the target's sides.
+    and each is measured by the target's sides. The price: beyond half a side an offset has no
+    gradient; and it costs autograd, about three times as many launches as a GIoU.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        beta: Where smooth L1 turns from quadratic to linear, > 0. The paper has 1, mmdet 0.2.
-        convention: What B_x is. "paper": as above, and as in mmdet, which adds an eps of 1e-3 to
-            every denominator. "denet": as the paper's authors have corrected it in their code,
-            ``(wt - |dx|) / (wt + |dx|)``, the IoU where the other three are right, and below 0
-            where a box is off by more than wt, so that it is pulled from there, too.
+        beta: Where smooth L1 turns from quadratic to linear, > 0.
+            It is 0.2 in mmdet, 1 in DeNet.
+        convention: What it follows where implementations differ. "paper": B_x as above, and as in
+            mmdet, which adds an eps of 1e-3 to every denominator. "denet": as the paper's authors
+            have corrected it in their code, ``(wt - |dx|) / (wt + |dx|)``, the IoU where the other
+            three are right, and below 0 where a box is off by more than wt, so that it is pulled
+            from there, too.
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
             as that long, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
             objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.

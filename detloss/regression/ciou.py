@@ -43,8 +43,8 @@ def ciou_loss(
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
-        convention: Where alpha counts. "paper": everywhere. "mmdet": above an IoU of 0.5, and 0
-            elsewhere, as in mmdet and in the second of the papers below.
+        convention: What it follows where implementations differ. "paper": alpha counts everywhere.
+            "mmdet": above an IoU of 0.5 alone, as in the code of the second of the papers below.
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
             as that long, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
             objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.

@@ -4,12 +4,11 @@ from functools import partial
 
 from torch import Tensor
 
-from detloss.boxes.lengths import Lengths
 from detloss.kernels import Reduction
-from detloss.kernels.box_pairs import BoxPairs
 from detloss.registry import REGRESSION, Fraction, NonNegative, Positive
 from detloss.regression.base import check_choice
 from detloss.regression.family import COST_MODES, Composition, CostMode, check_interval, family_loss
+from detloss.regression.focal_eiou import power_of_iou
 from detloss.regression.members import GivenMember, MemberLoss, MemberOption, member_of
 
 
@@ -36,7 +35,7 @@ def composed_iou_loss(
     is the factor of a focal EIoU, constant for the gradient. Each option's default changes nothing.
 
     It is good where a published recipe combines two of these. One of them alone has a loss of its
-    own name.
+    own name. It costs what the dearest part does; a ratio other than 1 costs autograd.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
@@ -92,13 +91,9 @@ def composed_iou_loss(
         high=high,
         mode=mode,
         power=alpha,
-        gain=partial(_gain, gamma=gamma) if gamma else None,
+        gain=partial(power_of_iou, gamma=gamma) if gamma else None,
     )
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)
-
-
-def _gain(pairs: Lengths | BoxPairs, gamma: float) -> Tensor:
-    return pairs.iou.pow(gamma)
 
 
 @REGRESSION.register("composed_iou")

@@ -30,7 +30,8 @@ def eiou_loss(
 
     It is good where the aspect ratio of CIoU is too little: that is the same for all boxes of one
     shape, however large they are, and moves width and height against each other. Here each side
-    has a term of its own. Both grow the box around the two, so a prediction far away grows, too.
+    has a term of its own. The price: all three terms fall as the box around both grows, so a
+    prediction far away grows.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
@@ -54,12 +55,13 @@ def eiou_loss(
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
         gradient that turns it round, see `detloss.boxes.lengths.Lengths`. The name is also in use
-        for `extended_iou_loss`.
+        for `extended_iou_loss`, in mmdet. Copies that have the offset of the centres in the terms
+        of the sides are wrong: 0.75 for the boxes below, not 1.25.
 
     Example:
         >>> import torch
-        >>> eiou_loss(torch.tensor([[0.0, 0, 4, 1]]), torch.tensor([[0.0, 0, 1, 4]]))
-        tensor([2.1228])
+        >>> eiou_loss(torch.tensor([[1.0, 1, 3, 3]]), torch.tensor([[0.0, 0, 4, 4]]))
+        tensor([1.2500])
 
     Reference:
         Zhang et al., "Focal and Efficient IOU Loss for Accurate Bounding Box Regression",
@@ -100,8 +102,8 @@ class EIoULoss(BoxLoss):
 
     Example:
         >>> import torch
-        >>> EIoULoss()(torch.tensor([[1.0, 1, 3, 3]]), torch.tensor([[0.0, 0, 4, 4]]))
-        tensor(1.2500)
+        >>> EIoULoss()(torch.tensor([[0.0, 0, 4, 1]]), torch.tensor([[0.0, 0, 1, 4]]))
+        tensor(2.1228)
     """
 
     function = staticmethod(eiou_loss)

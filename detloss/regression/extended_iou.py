@@ -33,7 +33,8 @@ def extended_iou_loss(
     it flat for the last tenth: ``x^2 / (2 beta)`` below beta and ``x - beta / 2`` above.
 
     It is good where anchors often miss their object, as faces do: there is a gradient everywhere,
-    and a small one where boxes fit. S starts from one corner, so a mirrored pair has another loss.
+    and a small one where boxes fit. The price: S starts from one corner, so a mirrored pair has
+    another loss; and it costs autograd, about four times as many launches as a GIoU.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
@@ -49,8 +50,7 @@ def extended_iou_loss(
 
     Returns:
         Loss in [0, 2): 0 for identical boxes without a side below sqrt(eps), ``1 - beta / 2`` for
-        boxes that touch. float16 and bfloat16
-        are computed in float32.
+        boxes that touch. float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.

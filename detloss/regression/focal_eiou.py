@@ -46,8 +46,7 @@ def focal_eiou_loss(
 
     Returns:
         Loss in [0, 3.25): 0 for identical boxes without a side below sqrt(eps), and for boxes that
-        do not overlap. float16 and bfloat16
-        are computed in float32.
+        do not overlap. float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.
@@ -55,7 +54,8 @@ def focal_eiou_loss(
 
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
-        gradient that turns it round, see `detloss.boxes.lengths.Lengths`.
+        gradient that turns it round, see `detloss.boxes.lengths.Lengths`. Copies with the factor
+        ``1 - IoU^gamma`` have the opposite sense.
 
         One reading of the paper divides a batch by the sum of its factors. That is the factor's
         mean as a normalizer; here, as in all code that was seen, the losses are multiplied and no
@@ -70,11 +70,12 @@ def focal_eiou_loss(
         Zhang et al., "Focal and Efficient IOU Loss for Accurate Bounding Box Regression",
         Neurocomputing 2022, arXiv:2101.08158.
     """
-    composition = Composition(EIOU, eps, gain=partial(_gain, gamma=gamma))
+    composition = Composition(EIOU, eps, gain=partial(power_of_iou, gamma=gamma))
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 
-def _gain(pairs: Lengths | BoxPairs, gamma: float) -> Tensor:
+def power_of_iou(pairs: Lengths | BoxPairs, gamma: float) -> Tensor:
+    """The factor, (...,)."""
     return pairs.iou.pow(gamma)
 
 

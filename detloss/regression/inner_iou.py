@@ -25,7 +25,8 @@ def inner_iou_loss(
     the paper's ``L_member + IoU - IoU_ratio``.
 
     It is good with a ratio below 1 where boxes overlap well: IoU_ratio then falls faster as they
-    part. With one above 1 it is good for small objects, as larger boxes overlap from further away.
+    part, and ends before they have. With one above 1 it is good for small objects, as larger boxes
+    overlap from further away. It costs autograd, about four times as many launches as a GIoU.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
@@ -51,7 +52,8 @@ def inner_iou_loss(
 
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
-        gradient that turns it round, see `detloss.boxes.lengths.Lengths`.
+        gradient that turns it round, see `detloss.boxes.lengths.Lengths`. Copies that take (x1, y1)
+        for the centre are wrong: boxes of one size hide it.
 
     Example:
         >>> import torch

@@ -31,7 +31,8 @@ def interp_iou_loss(
     target unless the two are very far apart, so there is a gradient, along the line to the target
     and without growing the box.
 
-    It is good where boxes often miss their targets and should not grow to meet them.
+    It is good where boxes often miss their targets and should not grow to meet them. It costs
+    autograd, about three times as many launches as a GIoU.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.

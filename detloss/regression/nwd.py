@@ -29,7 +29,8 @@ def nwd_loss(
     the other, C the constant.
 
     It is good for tiny objects: a shift by a pixel costs the same whatever the size of the box,
-    where the IoU of a tiny one would be gone. Far apart, some C away, it has hardly a gradient.
+    where the IoU of a tiny one would be gone. The price: it changes with the unit; some C away it
+    has hardly a gradient; and it costs autograd, about twice as many launches as a GIoU.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
@@ -46,8 +47,7 @@ def nwd_loss(
 
     Returns:
         Loss in [0, 1]: 0 for identical boxes without a side below sqrt(eps), towards 1 far apart.
-        float16 and bfloat16
-        are computed in float32.
+        float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.
@@ -55,7 +55,9 @@ def nwd_loss(
 
     Note:
         An inverted box (x2 < x1) is infinitely far: its loss is 1. It has an additional
-        gradient that turns it round, see `detloss.boxes.lengths.Lengths`.
+        gradient that turns it round, see `detloss.boxes.lengths.Lengths`. The authors' code adds
+        1e-7 under the root, where it has no gradient at 0; other losses of W in it, such as W
+        itself, are not the paper's.
 
     Example:
         >>> import torch

@@ -27,7 +27,8 @@ def piou_loss(
     the sides of the target alone: nothing falls as a prediction grows, so that one far away moves
     without becoming larger first. Beyond about three sides it has hardly a gradient.
 
-    It is good where predictions start within a few sides of their targets, as anchors do.
+    It is good where predictions start within a few sides of their targets, as anchors do. It costs
+    autograd, about three times as many launches as a GIoU.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.

@@ -32,7 +32,8 @@ def shape_iou_loss(
     - sides ``S = (1 - exp(-hh |w - wt| / max(w, wt)))^4`` and that of the heights, with ww.
 
     It is good for objects that are long one way: an offset or a difference along their short side
-    counts more, since it costs more IoU. With a scale of 0 all directions count alike.
+    counts more, since it costs more IoU. With a scale of 0 all directions count alike. It costs
+    autograd, about four times as many launches as a GIoU.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
@@ -49,8 +50,7 @@ def shape_iou_loss(
 
     Returns:
         Loss in [0, 4): 0 for identical boxes without a side below sqrt(eps); below 2.16 with a
-        scale of 0. It is not symmetric. float16 and bfloat16
-        are computed in float32.
+        scale of 0. It is not symmetric. float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.

@@ -40,7 +40,8 @@ def siou_loss(
       offset is nearly 0, the other one counts more;
     - sides ``S = (1 - exp(-|w - wt| / max(w, wt)))^theta`` and the same of the heights.
 
-    It is good where boxes should first come onto one axis with their target and then along it.
+    It is good where boxes should first come onto one axis with their target and then along it. It
+    costs about half as much again as a GIoU; and as D falls with the hull, a box far away grows.
     ``A`` is the paper's ``1 - 2 sin^2(arcsin(|dy| / d) - pi / 4)`` without its arcsine, whose
     gradient is not finite for two centres on one axis. Nothing is constant for the gradient.
 
@@ -49,9 +50,10 @@ def siou_loss(
         target: Ground-truth boxes of the same shape, in the unit of `pred`: pixels or fractions
             of the image. The loss does not change with the unit.
         theta: Power of the cost of the sides, at least 1; the paper has 2 to 6.
-        convention: The sign of g. "paper": as above. "mmdet": mmdet's default, ``neg_gamma=False``,
-            ``D = 2 - exp(g dx^2 / Cw^2) - exp(g dy^2 / Ch^2)``, and the loss cut to [0, 2]. That D
-            falls as the centres part: the loss of boxes far apart is 0, without a gradient.
+        convention: What it follows where implementations differ. "paper": as above. "mmdet": the
+            default there, ``neg_gamma=False``: g has the other sign, ``D = 2 - exp(g dx^2 / Cw^2) -
+            exp(g dy^2 / Ch^2)``, and the loss is cut to [0, 2]. That D falls as the centres part:
+            the loss of boxes far apart is 0, without a gradient.
         eps: Square of the least side of a target, in the unit of the boxes: a shorter side counts
             as that long, so that no gradient exceeds ``10 / sqrt(eps)``. Make it smaller where
             objects are: 1e-7 is 0.4 px of a 1280 px image in fractions.

@@ -45,7 +45,8 @@ def wise_iou_loss(
       may be mislabelled, count less, too. It is 1 at ``b = delta`` and largest at ``b = 1 / ln
       alpha``.
 
-    It is good where labels are of mixed quality.
+    It is good where labels are of mixed quality. It costs autograd, about three times as many
+    launches as a GIoU, and a mean that has to be kept.
 
     Args:
         pred: Predicted boxes (..., 4) as (x1, y1, x2, y2), floating point.
@@ -73,7 +74,8 @@ def wise_iou_loss(
     Note:
         An inverted box (x2 < x1) counts as empty: its loss is at least 1. It has an additional
         gradient that turns it round, see `detloss.boxes.lengths.Lengths`. The authors' later code
-        has alpha 1.7 and delta 2.7.
+        has alpha 1.7 and delta 2.7. In
+        copies whose c has a gradient, a box that is far away grows.
 
     Example:
         >>> pred, target = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]])

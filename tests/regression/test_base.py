@@ -5,11 +5,13 @@ from typing import get_args
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 import detloss
 from detloss.kernels import Space, plain_formulas
 from detloss.registry import CODERS, REGRESSION
 from detloss.regression import BoxLoss
+from detloss.regression.base import check_choice
 
 
 @pytest.mark.parametrize("name", REGRESSION.names())
@@ -29,7 +31,12 @@ ON_BOXES = [name for name in REGRESSION.names() if REGRESSION[name].space == "bo
 @pytest.mark.parametrize("plain", [False, True], ids=["closed form", "plain formula"])
 @pytest.mark.parametrize("name", ON_BOXES)
 def test_an_inverted_box_inside_its_target_has_a_gradient_that_turns_it(name, plain):
-    """It counts as empty, so without that gradient nothing would move its corners."""
+    """It counts as empty, so without that gradient nothing would move its corners.
+
+    What turns it is the gradient of ``d / (d + s) / 2``: 20 deep and of a target 40 wide, it is
+    ``40 / 60^2 / 2 = 1 / 180``. The last corner has that alone. The first one is the flat box that
+    counts, 10 off the centre: it may be drawn back there, too.
+    """
     loss = detloss.build_part("box", {"type": name})
     pred = torch.tensor([[60.0, 60, 40, 40]], requires_grad=True)
     target = torch.tensor([[30.0, 30, 70, 70]])
@@ -37,9 +44,17 @@ def test_an_inverted_box_inside_its_target_has_a_gradient_that_turns_it(name, pl
         value = loss(pred, target)
         value.backward()
     assert value >= 1
-    assert (pred.grad[0, :2] > 1e-3).all()  # a step down moves the first corner back
-    assert (pred.grad[0, 2:] < -1e-3).all()
-    assert pred.grad.abs().max() < 5 / 40  # of the order of one over the target's side
+    first, last = pred.grad[0].view(2, 2)
+    assert_close(last, torch.full((2,), -1 / 180), rtol=0, atol=1e-5)
+    of_flat_box = first - 1 / 180
+    assert (of_flat_box > -1e-6).all()
+    assert (of_flat_box < 2 / 40).all()
+
+
+def test_a_choice_that_there_is_not():
+    check_choice("version", 2, (1, 2))
+    with pytest.raises(ValueError, match="^version must be one of 1, 2, got 3$"):
+        check_choice("version", 3, (1, 2))
 
 
 @pytest.mark.parametrize("name", ON_BOXES)
