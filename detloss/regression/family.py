@@ -1,13 +1,14 @@
 """The family of IoU losses: an overlap, penalties, and what may be done to either.
 
-    L = gain * (cost(interval(IoU_ratio)) + sum of power(penalty))
+    L = gain * factor * (cost(interval(IoU_ratio)) + sum of power(penalty))
 
     IoU_ratio   IoU of the boxes, or of the boxes with all sides times a ratio
     interval    identity, or the share of an interval (low, high) that the IoU has come
     cost        1 - x, -ln x, 1 - x^2 or 1 - x^a
     penalty     what the member adds, of the boxes as they are: distance, aspect, sides ...
     power       identity or x^a, of each penalty on its own
-    gain        a factor without a gradient
+    gain        what multiplies all that, without a gradient
+    factor      the same with its gradient
 
 A `detloss.regression.members.Member` says its penalties; `family_loss` does the rest. So a
 technique is one line over it: what is new in it. The overlap of a member is ``IoU - sum of
