@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 AtLeastOne = Annotated[float, Ge(1)]
+AtLeastMinusOne = Annotated[float, Ge(-1)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 PositiveInt = Annotated[int, Gt(0)]
 PerClass = Sequence[float] | Tensor

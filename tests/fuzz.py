@@ -28,7 +28,15 @@ import detloss
 from detloss.boxes.lengths import Lengths
 from detloss.coders import DeltaCoder
 from detloss.kernels import Loss, plain_formulas
-from detloss.registry import CLASSIFICATION, REGRESSION, SECTIONS, Fraction, NonNegative, choices_of
+from detloss.registry import (
+    CLASSIFICATION,
+    REGRESSION,
+    SECTIONS,
+    AtLeastMinusOne,
+    Fraction,
+    NonNegative,
+    choices_of,
+)
 from detloss.regression import BoxLoss
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -37,7 +45,11 @@ BINS = 5
 ROWS = 256
 """Rows in a batch."""
 
-NUMBERS = ((Fraction, (0.0, 0.25, 1.0)), (NonNegative, (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)))
+NUMBERS = (
+    (Fraction, (0.0, 0.25, 1.0)),
+    (NonNegative, (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)),
+    (AtLeastMinusOne, (-1.0, -0.5, 0.0, 2.0)),
+)
 """The numbers that are tried of an option, by its annotation; others keep their default."""
 NUMBERS_OF = {"label_smoothing": [0.0, 0.1], "tolerance": [None, 0.5]}
 """The same by the name of the option, where all of its range would try the last bit."""

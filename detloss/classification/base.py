@@ -95,14 +95,19 @@ class ClassificationLoss(Loss, KeptBuffers):
         )
 
     def keep_per_class(
-        self, name: str, values: float | PerClass | None, *, highest: float = math.inf
+        self,
+        name: str,
+        values: float | PerClass | None,
+        *,
+        highest: float = math.inf,
+        positive: bool = False,
     ) -> None:
         """Keeps (C,) `values` as the buffer `name`, a scalar or None as a plain attribute.
 
         Raises:
             TypeError: If `values` are booleans.
-            ValueError: If `values` is not one-dimensional or empty, or one is not finite and in
-                [0, highest].
+            ValueError: If `values` is not one-dimensional or empty, or one is out of range; see
+                `check_range`.
         """
         if not isinstance(values, (Sequence, Tensor)):
             setattr(self, name, values)
@@ -110,6 +115,6 @@ class ClassificationLoss(Loss, KeptBuffers):
         shape = torch.as_tensor(values).shape
         if len(shape) != 1 or not shape[0]:
             raise ValueError(f"{name} must have shape (C,), got {tuple(shape)}")
-        check_range(name, values, highest)
+        check_range(name, values, highest, positive=positive)
         # not in the state_dict: a setting from the config, which a checkpoint must not overrule
         self.keep_buffer(name, values, persistent=False)

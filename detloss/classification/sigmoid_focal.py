@@ -45,7 +45,8 @@ def sigmoid_focal_loss(
         alpha: Weight of the positive term in [0, 1], 1 - alpha of the negative: a float, (C,)
             values, one per class, or None for 1 and 1. At 0.25 a positive counts a third of a
             negative of the same probability.
-        gamma: How much less an example counts the nearer its answer is to the truth, >= 0.
+        gamma: How much less an example counts the nearer its answer is to the truth. It is at least
+            0.
         label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.

@@ -47,7 +47,8 @@ def soft_focal_loss(
             without a class.
         alpha: Weight of a "yes" in [0, 1] against 1 - alpha of a "no", between them for labels
             between; None for 1 of all.
-        gamma: How much less an example counts the nearer its answer is to the truth, >= 0.
+        gamma: How much less an example counts the nearer its answer is to the truth. It is at least
+            0.
         label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
-from detloss.kernels import Reduction, binary_loss, is_index_target, softplus
+from detloss.kernels import Reduction, binary_loss
 from detloss.kernels.elementary import (
     cross_entropy,
     label_minus_sigmoid,
     modulated_softplus,
     modulated_softplus_with_derivative,
-    sigmoid_power_,
-    softplus_,
 )
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
@@ -46,12 +44,12 @@ def varifocal_loss(
         quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
             of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
             without a class.
-        alpha: Factor of the other classes, in [0, 1]; unlike that of focal loss it leaves positives
-            alone.
-        gamma: How much less an example counts the nearer its answer is to the truth, >= 0.
-            Here only a "no" has it.
-        detach: Whether ``p^gamma`` carries no gradient. The paper's code differentiates it;
-            RT-DETR, D-FINE and DEIM do not. The value is the same.
+        alpha: The paper's alpha. Factor of the other classes, in [0, 1]; unlike that of focal loss
+            it leaves positives alone.
+        gamma: How much less an example counts the nearer its answer is to the truth. It is at least
+            0. Here only a "no" has it.
+        detach: Whether the power carries no gradient. The value is the same. The paper's code
+            differentiates it; RT-DETR, D-FINE and DEIM do not.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
         weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
@@ -87,19 +85,16 @@ def varifocal_loss(
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     if gamma < 0:
         raise ValueError(f"gamma must be at least 0, got {gamma}")
-    if quality is None and is_index_target(logits, target):
-        quality = logits.new_ones(()).expand(target.shape)
-    negative, with_derivative = modulated_softplus, modulated_softplus_with_derivative
-    if detach:
-        negative, with_derivative = _detached, _detached_with_derivative
+    negative = partial(modulated_softplus, gamma=gamma, detach=detach)
     return binary_loss(
-        partial(negative, gamma=gamma),
+        negative,
         logits,
         target,
         quality=quality,
-        with_derivative=partial(with_derivative, gamma=gamma),
+        with_derivative=partial(modulated_softplus_with_derivative, gamma=gamma, detach=detach),
         of_label=_of_positive,
-        dense=lambda x, y: torch.where(y > 0, y * cross_entropy(x, y), alpha * negative(x, gamma)),
+        of_hard_label=True,
+        dense=lambda x, y: torch.where(y > 0, y * cross_entropy(x, y), alpha * negative(x)),
         no_weight=alpha,
         class_weight=class_weight,
         weight=weight,
@@ -111,25 +106,6 @@ def varifocal_loss(
 def _of_positive(x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
     """The cross-entropy of a label q times q, and its gradient ``q (p - q)``."""
     return quality * cross_entropy(x, quality), -quality * label_minus_sigmoid(x, quality)[0]
-
-
-def _detached(z: Tensor, gamma: float) -> Tensor:
-    """`modulated_softplus` whose modulation carries no gradient."""
-    loss = softplus(z)
-    with torch.no_grad():
-        modulation = (gamma * (z - loss)).exp()
-    return modulation * loss
-
-
-def _detached_with_derivative(z: Tensor, derivative: Tensor | None, gamma: float) -> Tensor:
-    """The same with its derivative, ``p^gamma p``."""
-    p = z.sigmoid()
-    if derivative is not None:
-        derivative.copy_(p)
-    modulation = sigmoid_power_(p, gamma)
-    if derivative is not None:
-        derivative.mul_(modulation)
-    return softplus_(z).mul_(modulation)
 
 
 @CLASSIFICATION.register("varifocal")

@@ -2,8 +2,8 @@
 
 The loss of a "yes" with logit x is the loss of a "no" with logit -x, for cross-entropy, focal,
 hinge and squared error alike. So a technique is one function, `negative(z)`: the loss of a
-negative whose logit is z; or two, where a label q between 0 and 1 has a loss of its own. Everything
-else is here: signs, class indices, qualities, soft and smoothed labels, and weights.
+negative whose logit is z; or two, where a "yes", or a label q between 0 and 1, has a loss of its
+own. Everything else is here: signs, class indices, qualities, soft and smoothed labels, weights.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def binary_loss(
     quality: Tensor | None = None,
     with_derivative: WithDerivative | None = None,
     backward: Backward | None = None,
+    positive: tuple[Elementwise, WithDerivative] | None = None,
     of_label: OfLabel | None = None,
+    of_hard_label: bool = False,
     dense: Callable[[Tensor, Tensor], Tensor] | None = None,
     label_smoothing: float = 0.0,
     alpha: float | Sequence[float] | Tensor | None = None,
@@ -66,9 +68,12 @@ def binary_loss(
             It writes over `derivative` unless that is None, and may overwrite z. At z = -inf both
             are 0. Without it, autograd.
         backward: ``(z, factor) -> factor * derivative``, where PyTorch has one operator for that.
+        positive: What `negative` and `with_derivative` are for a positive with logit -z, where they
+            are not the same.
         of_label: Replaces the formula above for a label y: ``(x, y) -> (loss, derivative by x)``,
             elementwise, plain and differentiable. Without a quality it is not asked for the labels
             0 and 1, which are `negative` of x and of -x.
+        of_hard_label: Whether `of_label` is asked for the label 1 in any case.
         dense: Replaces the loss of `of_label` where the target is dense, as ``dense(x, y)``.
         label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         alpha: Weight of "yes" against 1 - alpha of "no": a float, (C,) values, or None for 1 and 1.
@@ -95,7 +100,16 @@ def binary_loss(
     if isinstance(no, float) and isinstance(yes, float) and no > 0 and yes <= 3 * no:
         scale, yes, no = no, yes / no, 1.0
 
-    technique = _Technique(negative, with_derivative, backward, of_label, dense, yes, no)
+    technique = _Technique(
+        negative,
+        with_derivative,
+        backward,
+        *(positive or (negative, with_derivative)),
+        of_label,
+        dense,
+        yes,
+        no,
+    )
     count: Tensor | float = logits.numel()
     formula = _of_share(technique, label_smoothing)
     if by_index:
@@ -104,8 +118,8 @@ def binary_loss(
         if label_smoothing:
             weight = only_counted(weight, target != ignore_index)
         else:
-            of_labels = _of_index if len(labels) == 1 else _of_index_and_quality
-            formula = of_labels(technique, ignore_index)
+            by_sign = quality is None and positive is None and not of_hard_label
+            formula = (_of_index if by_sign else _of_index_and_label)(technique, ignore_index)
     else:
         labels = (dense_target(logits, target),)
     return run(
@@ -141,6 +155,8 @@ class _Technique(NamedTuple):
     negative: Elementwise
     with_derivative: WithDerivative | None
     backward: Backward | None
+    positive: Elementwise
+    positive_with_derivative: WithDerivative | None
     of_label: OfLabel | None
     dense: Callable[[Tensor, Tensor], Tensor] | None
     yes: Factor
@@ -155,28 +171,43 @@ class _Technique(NamedTuple):
         loss = self.with_derivative(z, derivative)
         return loss, z.mul_ if derivative is None else derivative.mul_
 
-    def label_loss(self, x: Tensor, q: Tensor, yes: Factor, no: Factor) -> Tensor:
-        """The loss of logits x with labels q, elementwise; plain and differentiable."""
+    def label_loss(self, x: Tensor, q: Tensor | None, yes: Factor, no: Factor) -> Tensor:
+        """The loss of logits x with labels q, or all 1, elementwise; plain and differentiable."""
         if self.of_label is not None:
-            return yes * self.of_label(x, q)[0]
-        return yes * q * self.negative(-x) + no * (1 - q) * self.negative(x)
+            return yes * self.of_label(x, x.new_ones(()) if q is None else q)[0]
+        if q is None:
+            return yes * self.positive(-x)
+        return yes * q * self.positive(-x) + no * (1 - q) * self.negative(x)
 
     def label_loss_with_gradient(
-        self, x: Tensor, q: Tensor, column: Tensor
+        self, x: Tensor, q: Tensor | None, column: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The same with its gradient, for labels (P,) of columns (P,): they are few."""
         yes, no = (f[column] if isinstance(f, Tensor) else f for f in (self.yes, self.no))
         if self.of_label is not None:
-            loss, gradient = self.of_label(x, q)
+            loss, gradient = self.of_label(x, x.new_ones(()) if q is None else q)
             return yes * loss, yes * gradient
         assert self.with_derivative is not None
-        both = torch.cat([x, -x])
-        derivative = torch.empty_like(both)
-        of_no, of_yes = self.with_derivative(both, derivative).chunk(2)
-        no_derivative, yes_derivative = derivative.chunk(2)
+        assert self.positive_with_derivative is not None
+        if q is None:
+            of_yes, yes_derivative = _both(self.positive_with_derivative, -x)
+            return yes * of_yes, -yes * yes_derivative
+        if self.positive_with_derivative is self.with_derivative:  # in half as many launches
+            of_both, derivatives = _both(self.with_derivative, torch.cat([x, -x]))
+            of_no, of_yes = of_both.chunk(2)
+            no_derivative, yes_derivative = derivatives.chunk(2)
+        else:
+            of_yes, yes_derivative = _both(self.positive_with_derivative, -x)
+            of_no, no_derivative = _both(self.with_derivative, x)
         for_yes, for_no = yes * q, no * (1 - q)
         gradient = for_no * no_derivative - for_yes * yes_derivative
         return for_yes * of_yes + for_no * of_no, gradient
+
+
+def _both(with_derivative: WithDerivative, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss at z, which is used up, and its derivative."""
+    derivative = torch.empty_like(z)
+    return with_derivative(z, derivative), derivative
 
 
 def _of_index(technique: _Technique, ignore_index: int) -> Formula:
@@ -230,8 +261,8 @@ def _of_index(technique: _Technique, ignore_index: int) -> Formula:
     return Formula(value, fused, in_place=True, at_once=at_once)
 
 
-def _of_index_and_quality(technique: _Technique, ignore_index: int) -> Formula:
-    """The formula for class indices (N,) and their labels (N,): the other columns say no.
+def _of_index_and_label(technique: _Technique, ignore_index: int) -> Formula:
+    """The formula for class indices (N,) and their labels (N,), or all 1: the other columns say no.
 
     Everything is computed as a "no" first. Then the few elements that have a label get its loss.
     """
@@ -242,23 +273,26 @@ def _of_index_and_quality(technique: _Technique, ignore_index: int) -> Formula:
         technique.no,
     )
 
-    def value(x: Tensor, index: Tensor, quality: Tensor) -> Tensor:
+    def value(x: Tensor, index: Tensor, quality: Tensor | None = None) -> Tensor:
         ignored = index[..., None] == ignore_index
         has_label = index[..., None] == torch.arange(x.shape[-1], device=x.device)
-        label = torch.where(has_label, quality[..., None], 0)
+        label = None if quality is None else torch.where(has_label, quality[..., None], 0)
         x = torch.where(ignored, 0, x)
-        labelled = technique.label_loss(x, label, _like(x, yes), _like(x, no))
-        loss = torch.where(has_label, labelled, _like(x, no) * negative(x))
+        with_label, without = torch.where(has_label, x, 0), torch.where(has_label, 0, x)
+        labelled = technique.label_loss(with_label, label, _like(x, yes), _like(x, no))
+        loss = torch.where(has_label, labelled, _like(x, no) * negative(without))
         return torch.where(ignored, 0, loss)
 
     if with_derivative is None:
         return Formula(value)
 
-    def fused(z: Tensor, gradient: Tensor | None, index: Tensor, quality: Tensor) -> Tensor:
+    def fused(
+        z: Tensor, gradient: Tensor | None, index: Tensor, quality: Tensor | None = None
+    ) -> Tensor:
         row, place = _places_of(index, z.shape[-1], ignore_index)
         labelled, labelled_gradient = technique.label_loss_with_gradient(
             z.view(-1).index_select(0, place),
-            quality.index_select(0, row),
+            None if quality is None else quality.index_select(0, row),
             place % z.shape[-1],
         )
         _make_sure_negatives(z, index == ignore_index)
@@ -271,7 +305,7 @@ def _of_index_and_quality(technique: _Technique, ignore_index: int) -> Formula:
         return loss
 
     def at_once(
-        x: Tensor, with_gradient: bool, index: Tensor, quality: Tensor
+        x: Tensor, with_gradient: bool, index: Tensor, quality: Tensor | None = None
     ) -> tuple[Tensor, GradientOf]:
         z, column, has_label = _as_negatives(x, index, ignore_index)
         labelled, labelled_gradient = technique.label_loss_with_gradient(
@@ -364,7 +398,7 @@ def _like(x: Tensor, factor: Factor) -> Tensor:
 
 def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
     """The formula for a share of "yes" of each class (N, C), or for class indices (N,)."""
-    _, with_derivative, _, of_label, dense, yes, no = technique
+    _, with_derivative, _, _, positive_with_derivative, of_label, dense, yes, no = technique
 
     def share_of(x: Tensor, target: Tensor, quality: Tensor | None) -> Tensor:
         """The share, smoothed; of indices it is made here, so that only a block is dense."""
@@ -381,7 +415,7 @@ def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
             return yes * dense(x, share)
         return technique.label_loss(x, share, yes, no)
 
-    if with_derivative is None or dense is not None:
+    if with_derivative is None or positive_with_derivative is None or dense is not None:
         return Formula(value)
 
     def of_any_label(
@@ -401,7 +435,7 @@ def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
     ) -> Tensor:
         share = share_of(x, target, quality)
         yes_derivative = None if gradient is None else torch.empty_like(gradient)
-        yes_loss = with_derivative(-x, yes_derivative)
+        yes_loss = positive_with_derivative(-x, yes_derivative)
         loss = with_derivative(x, gradient)
         for_yes = share if _is_one(yes) else yes * share
         for_no = 1 - share if _is_one(no) else no * (1 - share)

@@ -63,10 +63,17 @@ def softplus_(z: Tensor) -> Tensor:
 def cross_entropy(x: Tensor, label: Tensor) -> Tensor:
     """``-y ln p - (1 - y) ln(1 - p)``, ``p = sigmoid(x)``, with all digits for a label in [0, 1].
 
-    ``ln(1 + exp(x)) - y x`` would lose them to the difference where both are near x.
+    ``ln(1 + exp(x)) - y x`` would lose them to the difference where both are near x. An infinite
+    logit that is right costs 0.
     """
     above = x > 0
-    return softplus(torch.where(above, -x, x)) + torch.where(above, 1 - label, -label) * x
+    of_logit = zero_or_product(torch.where(above, 1 - label, -label), x)
+    return softplus(torch.where(above, -x, x)) + of_logit
+
+
+def zero_or_product(factor: Tensor, values: Tensor) -> Tensor:
+    """``factor * values``, but 0 where the factor is 0, also of an infinite value."""
+    return torch.where(factor == 0, 0, factor * values)
 
 
 def label_minus_sigmoid(x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,26 +87,35 @@ def label_minus_sigmoid(x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(above, smaller - (1 - label), label - smaller), smaller * (1 - smaller)
 
 
-def modulated_softplus(z: Tensor, gamma: float) -> Tensor:
+def modulated_softplus(z: Tensor, gamma: float, *, detach: bool = False) -> Tensor:
     """``p^gamma L``, ``p = sigmoid(z)``, ``L = -ln(1 - p)``: the focal loss of a negative.
 
     The power is an exponential of ``ln p = z - L``, whose gradient is finite at p = 0. Beyond LARGE
-    p is 1.
+    p is 1. With `detach` the power carries no gradient.
     """
-    moderate = z.clamp(max=LARGE)
+    moderate = z.clamp(torch.finfo(z.dtype).min, LARGE)  # 0 times -inf would be a nan
     loss = softplus(moderate)
-    return (gamma * (moderate - loss)).exp() * torch.where(z > LARGE, z, loss)
+    modulation = (gamma * (moderate - loss)).exp()
+    if detach:
+        modulation = modulation.detach()
+    return modulation * torch.where(z >= LARGE, z, loss)
 
 
 def modulated_softplus_with_derivative(
-    z: Tensor, derivative: Tensor | None, gamma: float
+    z: Tensor, derivative: Tensor | None, gamma: float, *, detach: bool = False
 ) -> Tensor:
-    """`modulated_softplus`, and its derivative ``p^gamma ((1 - p) gamma L + p)``, in few passes."""
+    """`modulated_softplus`, and its derivative ``p^gamma ((1 - p) gamma L + p)``, in few passes.
+
+    With `detach` the derivative is ``p^gamma p``.
+    """
     p = z.sigmoid()
     loss = softplus_(z)
     if derivative is not None:
-        torch.sub(1.0, p, out=derivative)
-        torch.addcmul(p, derivative, loss, value=gamma, out=derivative)
+        if detach or gamma == 0:
+            derivative.copy_(p)
+        else:
+            torch.sub(1.0, p, out=derivative)
+            torch.addcmul(p, derivative, loss, value=gamma, out=derivative)
     modulation = sigmoid_power_(p, gamma)
     if derivative is not None:
         derivative.mul_(modulation)
@@ -113,3 +129,17 @@ def sigmoid_power_(p: Tensor, gamma: float) -> Tensor:
     if gamma > 0:
         return exponential_(p.log_().mul_(gamma))
     return p.fill_(1)
+
+
+def without_first_power(w: Tensor, loss: Tensor) -> Tensor:
+    """``loss - w`` with all its digits, where ``loss = -ln(1 - w) = w + w^2 / 2 + w^3 / 3 + ...``.
+
+    Below 1/5 the difference would lose them. There, with ``s = w / (2 - w)``, it is ``w s + 2 (s^3
+    / 3 + s^5 / 5 + ...)``, of which each term is positive.
+    """
+    small = w.clamp(max=0.2)
+    s = small / (2 - small)
+    squared, series = s * s, torch.zeros_like(s)
+    for power in range(19, 1, -2):  # s is at most 1/9
+        series = 1 / power + squared * series
+    return torch.where(w < 0.2, s * (small + 2 * squared * series), loss - w)

@@ -94,14 +94,19 @@ def checked_quality(logits: Tensor, target: Tensor, quality: Tensor) -> Tensor:
 
 
 def per_class_values(
-    name: str, values: Sequence[float] | Tensor, logits: Tensor, *, highest: float = math.inf
+    name: str,
+    values: Sequence[float] | Tensor,
+    logits: Tensor,
+    *,
+    highest: float = math.inf,
+    positive: bool = False,
 ) -> Tensor:
     """`values` as a (C,) constant beside `logits`.
 
     Raises:
-        ValueError: If there are more or fewer, or one is outside [0, highest]; see `check_range`.
+        ValueError: If there are more or fewer, or one is out of range; see `check_range`.
     """
-    check_range(name, values, highest)
+    check_range(name, values, highest, positive=positive)
     values = torch.as_tensor(values, dtype=wide_type(logits), device=logits.device).detach()
     classes = logits.shape[-1]
     if values.shape != (classes,):
@@ -111,8 +116,10 @@ def per_class_values(
     return values
 
 
-def check_range(name: str, values: Sequence[float] | Tensor, highest: float) -> None:
-    """Raises unless all values are finite numbers in [0, highest].
+def check_range(
+    name: str, values: Sequence[float] | Tensor, highest: float, *, positive: bool = False
+) -> None:
+    """Raises unless all values are finite numbers in [0, highest], without 0 if `positive`.
 
     A tensor is looked at where that is free, see `sync_is_free`.
 
@@ -120,20 +127,25 @@ def check_range(name: str, values: Sequence[float] | Tensor, highest: float) -> 
         TypeError: If they are booleans, or text.
         ValueError: If one is out of range.
     """
+
+    def fits(value: float) -> bool:  # not so for a nan
+        return (value > 0 if positive else value >= 0) and value <= highest and value < math.inf
+
     if isinstance(values, Tensor):
         if values.dtype == torch.bool:
             raise TypeError(f"{name} must be numbers, got {values.dtype}")
         if values.numel() == 0 or not sync_is_free(values):
             return
         least, largest = (value.item() for value in values.aminmax())
-        if least >= 0 and largest <= highest and largest < math.inf:  # not so for a nan
+        if fits(least) and fits(largest):
             return
         values = values.flatten().tolist()
     for value in values:
         if isinstance(value, (bool, str)):
             raise TypeError(f"{name} must be numbers, got {value!r}")
-        if not (value >= 0 and value <= highest and value < math.inf):
-            expected = "finite and at least 0" if highest == math.inf else f"in [0, {highest:g}]"
+        if not fits(value):
+            expected = f"finite and {'greater than' if positive else 'at least'} 0"
+            expected = expected if highest == math.inf else f"in [0, {highest:g}]"
             raise ValueError(f"{name} must be {expected}, got {value}")
 
 

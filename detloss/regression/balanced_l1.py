@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detloss.kernels import Reduction, box_loss
+from detloss.kernels.elementary import without_first_power
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space, check_choice
 
@@ -89,18 +90,8 @@ def _balanced_l1(
 
 
 def _area_under_the_logarithm(u: Tensor) -> Tensor:
-    """``(1 + u) ln(1 + u) - u``, the integral of ``ln(1 + s)`` from 0 to u, with all its digits.
-
-    Below 1/4 the difference would lose them. There, with ``z = u / (2 + u)``, it is ``2 (z^2 + (1 +
-    z) (z^3 / 3 + z^5 / 5 + ...)) / (1 - z)``, of which each term is positive.
-    """
-    small = u.clamp(max=0.25)
-    z = small / (2 + small)
-    squared, series = z * z, torch.zeros_like(z)
-    for power in range(19, 1, -2):  # z is at most 1/9
-        series = 1 / power + squared * series
-    near = 2 * squared * (1 + (1 + z) * z * series) / (1 - z)
-    return torch.where(u < 0.25, near, (1 + u) * torch.log1p(u) - u)
+    """``(1 + u) ln(1 + u) - u``, the integral of ``ln(1 + s)`` from 0 to u, with all its digits."""
+    return (1 + u) * without_first_power(u / (1 + u), torch.log1p(u))
 
 
 @REGRESSION.register("balanced_l1")
