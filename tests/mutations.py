@@ -1276,8 +1276,128 @@ R20 varifocal loss: alpha weighs nothing
 - no_weight=alpha,
 + no_weight=1.0,
 
+classification/matchability_aware.py
+    classification/test_matchability_aware.py
+
+R20 matchability-aware loss: the label is the quality itself
+- label = quality.pow(gamma)
++ label = quality
+
+R20 matchability-aware loss: a hard positive is that of focal loss
+- of_hard_label=True
++ of_hard_label=False
+
+classification/ia_bce.py
+    classification/test_ia_bce.py
+
+R20 IA-BCE: the label has a gradient
+- log_t = log_t.detach().clamp
++ log_t = log_t.clamp
+
+R20 IA-BCE: no label is too small
+- .clamp(min=math.log(LEAST_LABEL))
++ .clamp(min=-1e4)
+
+R8 IA-BCE: a label near 1 as a difference
+- t, rest = log_t.exp(), -log_t.expm1()
++ t, rest = log_t.exp(), 1 - log_t.exp()
+
+R7 IA-BCE: 0 times the logarithm of 0
+- if alpha < 1:
++ if alpha <= 1:
+
+classification/focal_star.py
+    classification/test_focal_star.py
+
+R21 focal star loss: shifted the other way
+- near = softplus(gamma * z.clamp(max=far) - beta) / gamma
++ near = softplus(gamma * z.clamp(max=far) + beta) / gamma
+
+R21 closed form: focal star loss is steeper than its gradient
+- add_(loss, alpha=1 / gamma)
++ add_(loss)
+
+R7 focal star loss: the steeper logit overflows
+- return torch.where(z < far, near, z - beta / gamma)
++ return softplus(gamma * z - beta) / gamma
+
+classification/poly1.py
+    classification/test_poly1.py classification/test_poly1_focal.py
+
+R21 Poly-1 loss: the first power is taken off twice
+- (share + epsilon) * wrong
++ epsilon * wrong
+
+R8 Poly-1 loss: without its first power as a difference
+- if epsilon < 0:
++ if False:
+
+R21 closed form: the gradient of Poly-1 loss
+- epsilon * rest - (1 + epsilon)
++ -epsilon * rest - 1
+
+R8 Poly-1 loss: 1 less a p that is all but 1
+- torch.where(largest, others, 1 - p)
++ 1 - p
+
+classification/poly1_focal.py
+    classification/test_poly1_focal.py
+
+R23 Poly-1 focal loss: alpha weighs focal loss alone
+- convention == "polyloss_pytorch":
++ convention in CONVENTIONS:
+
+R23 Poly-1 focal loss: alpha is that of the other answer
+- loss, with_derivative = _of_share(1 - of_yes, gamma, epsilon)
++ loss, with_derivative = _of_share(of_yes, gamma, epsilon)
+
+R21 closed form: the gradient of the first power
+- (share + epsilon) - epsilon * p
++ share + epsilon
+
+classification/asymmetric.py
+    classification/test_asymmetric.py classification/test_finite.py
+
+R21 asymmetric loss: one gamma for both answers
+- positive=_modulated(gamma_positive, detach)
++ positive=_modulated(gamma_negative, detach)
+
+R8 asymmetric loss: 1 less a p that is all but 1
+- torch.where(z > 0, -(rest + clip).clamp(max=1).log(), -torch.log1p(-p_m))
++ -torch.log1p(-p_m)
+
+R21 closed form: an easy "no" learns something
+- .masked_fill_(p_m == 0, 0)
++ .mul_(1)
+
+R63 closed form: the power has no gradient
+- if not detach:
++ if False:
+
+R7 asymmetric loss: the gradient of a power of 0
+- p_m.clamp(min=torch.finfo(z.dtype).tiny).pow(gamma)
++ p_m.pow(gamma)
+
+classification/logit_adjusted.py
+    classification/test_logit_adjusted.py
+
+R21 logit-adjusted loss: the prior is taken off, as at inference
+- tau * log_prior(counts, logits)
++ -tau * log_prior(counts, logits)
+
+classification/counts.py
+    classification/test_counts.py
+
+R8 effective number: the power as a difference
+- -math.expm1(count * log_beta)
++ 1 - beta**count
+
+R45 class weights: not scaled to the number of classes
+- weights = weights * (len(effective) / weights.sum())
++ weights = weights / weights.sum()
+
 kernels/elementary.py
-    classification/test_varifocal.py
+    classification/test_varifocal.py classification/test_matchability_aware.py
 
 R20 detached: the modulation keeps its gradient
 - if detach or gamma == 0:
@@ -1293,6 +1413,13 @@ R7 an infinite logit that is right: 0 times infinity
 R7 an infinite logit that is right: the power of gamma 0
 - z.clamp(torch.finfo(z.dtype).min, LARGE)
 + z.clamp(max=LARGE)
+
+kernels/softmax.py
+    classification/test_logit_adjusted.py classification/test_finite.py
+
+R8 an offset: lost to the last bit of large logits
+- return x - x.detach().amax(-1, keepdim=True) + offset
++ return x + offset
 
 classification/softmax_focal.py
     classification/test_softmax_focal.py kernels/test_dispatch.py

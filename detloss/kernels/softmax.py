@@ -36,6 +36,7 @@ def softmax_loss(
     target: Tensor,
     *,
     of_class: OfClass | None = None,
+    offset: Tensor | None = None,
     label_smoothing: float = 0.0,
     alpha: Sequence[float] | Tensor | None = None,
     class_weight: Sequence[float] | Tensor | None,
@@ -53,6 +54,7 @@ def softmax_loss(
         of_class: ``(ln p, 1 - p) -> (cost, gradient)`` of a class alone, elementwise: its cost, and
             d cost / d ln p; None for -1. It asks for ``1 - p``, exact where p rounds to 1, by
             calling it. Without `of_class`, autograd.
+        offset: (K,) constants that are added to the logits.
         label_smoothing: e in [0, 1]: ``q = (1 - e) target + e mean(target)``; the mean is 1 / K
             for a row that sums to 1.
         alpha: (K,) factors, one a column.
@@ -87,8 +89,9 @@ def softmax_loss(
     else:
         target = dense_target(logits, target)
     make = _of_true_column if by_index and not label_smoothing else _of_share
+    formula = make(_Technique(term, of_class, factor, label_smoothing))
     return run(
-        make(_Technique(term, of_class, factor, label_smoothing)),
+        formula if offset is None else _with_offset(formula, offset),
         logits,
         target,
         weight=weight,
@@ -203,6 +206,35 @@ def _of_share(technique: _Technique) -> Formula:
         return loss
 
     return Formula(value, fused)
+
+
+def _with_offset(formula: Formula, offset: Tensor) -> Formula:
+    """The same of logits to which `offset` (K,) is added.
+
+    The largest logit is taken off first: the last bit of large logits may be coarser than the
+    offset.
+    """
+    fused, at_once = formula.fused, formula.at_once
+
+    def shifted(x: Tensor) -> Tensor:
+        return x - x.detach().amax(-1, keepdim=True) + offset
+
+    def value(x: Tensor, true: Tensor) -> Tensor:
+        return formula.value(shifted(x), true)
+
+    if fused is None:
+        return Formula(value)
+
+    def shifted_fused(x: Tensor, gradient: Tensor | None, true: Tensor) -> Tensor:
+        return fused(x.sub_(x.amax(-1, keepdim=True)).add_(offset), gradient, true)
+
+    def shifted_at_once(x: Tensor, with_gradient: bool, true: Tensor) -> tuple[Tensor, GradientOf]:
+        assert at_once is not None
+        return at_once(shifted(x), with_gradient, true)
+
+    return Formula(
+        value, shifted_fused, in_place=True, at_once=None if at_once is None else shifted_at_once
+    )
 
 
 def _of_true(x: Tensor, column: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
