@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detloss.tensors import HALF_TYPES
+
 Run = Callable[[], Any]
 """Computes what is measured and returns what came out."""
 
@@ -80,16 +82,29 @@ def compare(case: Case, name: str, device: torch.device, *, seconds: float = 4.0
     a turn only the last two count, since who uses one package has not run the other just before;
     and a process should compare one pair, so that no ratio depends on what else is installed.
     On a CPU it is timed as the process started, and once more after `cure`.
+
+    Raises:
+        ValueError: If the two compute different losses, whose times say nothing.
     """
     first = next(iter(case.runners))
     pair = case.runners[first], case.runners[name]
-    results = ([r.detach().double().cpu() for r in case.tensors(run())] for run in pair)
-    difference = _difference(*results)
+    ours, theirs = ([r.detach().double().cpu() for r in case.tensors(run())] for run in pair)
+    if case.loss is not None and _difference(ours[:1], theirs[:1]) > _agreement(case):
+        raise ValueError(
+            f"{name} must compute {case.title}, whose value is {ours[0].item():g}, got "
+            f"{theirs[0].item():g}"
+        )
+    difference = _difference(ours, theirs)
     milliseconds, ratio = _medians(*pair, device, seconds)
     if device.type != "cpu":
         return Measurement(name, milliseconds, ratio, difference)
     cure()
     return Measurement(name, milliseconds, ratio, difference, *_medians(*pair, device, seconds))
+
+
+def _agreement(case: Case) -> float:
+    """How far, relatively, the losses of two runners may lie apart: a peer may add up in half."""
+    return 1e-2 if any(values.dtype in HALF_TYPES for values in case.predictions) else 1e-4
 
 
 def cure() -> None:

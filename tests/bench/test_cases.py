@@ -1,11 +1,17 @@
 """The benchmark's cases, shrunk: every runner agrees with detloss. No time is tested."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.testing import assert_close
 
-from detloss.bench.cases import COUNTED, TIMED
+import detloss
+from detloss.bench.cases import COUNTED, TIMED, criteria
+from detloss.bench.cases.matching import STRIDES, matching, objects
 from detloss.bench.launches import count
 from detloss.bench.measure import compare
+from detloss.boxes import convert_boxes, grid_points
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 EAGER = [name for name in TIMED if "compiled" not in name]
@@ -56,6 +62,71 @@ def test_the_peers_are_there_where_torchvision_is():
         assert "torchvision" in TIMED[name](CPU, 0.002).runners, name
     for name in PYTORCH:
         assert "PyTorch" in TIMED[name](CPU, 0.002).runners, name
+
+
+def test_ultralytics_is_given_the_same_batch(monkeypatch):
+    """By a stand-in of its loss, which says what it was given."""
+    given = {}
+
+    class Loss:
+        def __init__(self, model):
+            (head,) = model.model
+            given.update(strides=head.stride.tolist(), gains=vars(model.args), classes=head.nc)
+
+        def __call__(self, preds, batch):
+            given.update(batch, feats=[tuple(level.shape[-2:]) for level in preds["feats"]])
+            return preds["scores"].mean((0, 2)) + preds["boxes"].mean(), {}
+
+    module = SimpleNamespace(v8DetectionLoss=Loss)
+    monkeypatch.setattr(criteria, "optional", {"ultralytics.utils.loss": module}.get)
+    case = criteria.criterion(CPU, 0.002, name="yolov8", counts=(2, 0, 1), levels=3)
+    value, of_logits, of_boxes = case.runners["ultralytics"]()
+    logits, boxes = case.predictions
+    assert_close(value, logits.mean((0, 1)).sum() + 80 * boxes.mean())
+    assert of_logits.shape == logits.shape
+    assert of_boxes.shape == boxes.shape
+    assert given["strides"] == [8, 16, 32]
+    assert given["feats"] == [(16, 16), (8, 8), (4, 4)]
+    weights = detloss.load_config("yolov8").terms
+    assert given["gains"] == {
+        "box": weights["box/ciou"].weight,
+        "cls": weights["classification"].weight,
+        "dfl": weights["box/distribution_focal"].weight,
+    }
+    assert given["classes"] == logits.shape[-1]
+    assert given["batch_idx"].tolist() == [0, 0, 2]
+    assert given["cls"].tolist() == [0, 1, 0]
+    truths = torch.cat([objects(2, 128, CPU, 0), objects(1, 128, CPU, 2)])
+    assert_close(convert_boxes(128 * given["bboxes"], "cxcywh", "xyxy"), truths)
+
+
+def test_mmdetection_s_assigner_is_given_the_same_squares(monkeypatch):
+    """By a stand-in that gives every anchor to the first object."""
+    given = []
+
+    class Assigner:
+        def __init__(self, topk):
+            assert topk == 9
+
+        def assign(self, priors, level_sizes, truth):
+            given.append((priors.priors, level_sizes, truth.bboxes))
+            return SimpleNamespace(gt_inds=torch.ones(len(priors.priors), dtype=torch.long))
+
+    modules = {
+        "mmdet.models.task_modules.assigners": SimpleNamespace(ATSSAssigner=Assigner),
+        "mmengine.structures": SimpleNamespace(InstanceData=SimpleNamespace),
+    }
+    monkeypatch.setitem(matching.__globals__, "optional", modules.get)
+    case = matching(CPU, 0.002, counts=(3, 1), name="atss")
+    assert [found.unique().tolist() for found in case.runners["mmdet"]()] == [[0], [0]]
+    (squares, level_sizes, truths), _ = given
+    points, sizes = grid_points([(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)], STRIDES)
+    assert level_sizes == sizes
+    assert_close(
+        convert_boxes(squares, "xyxy", "cxcywh")[:, :2], (points[:, :2] + points[:, 2:]) / 2
+    )
+    assert_close(squares[:, 2:] - squares[:, :2], 8 * (points[:, 2:] - points[:, :2]))
+    assert torch.equal(truths, objects(3, 128, CPU, 0))
 
 
 def test_both_sides_of_the_compiled_case_are_compiled(monkeypatch):

@@ -1,5 +1,6 @@
 """How the benchmark measures."""
 
+import pytest
 import torch
 from fresh_process import measures_memory, printed_by
 
@@ -25,6 +26,25 @@ def test_runners_take_turns_of_four_and_differences_are_relative(monkeypatch):
     turns = (["one"] * 4 + ["two"] * 4) * 3
     assert order == ["one", "two", *turns, "cure", *turns]
     assert compare(case, "one", CPU, seconds=0).difference == 0
+
+
+def losses(*values, dtype=torch.float32):
+    """A case of a loss on which its runners, "one" and "two", say these values."""
+    runners = [lambda value=value: [torch.tensor(value, dtype=dtype)] for value in values]
+    return Case(
+        "toy",
+        dict(zip(("one", "two"), runners, strict=True)),
+        input_bytes=4,
+        loss=torch.sum,
+        predictions=[torch.zeros(1, dtype=dtype)],
+    )
+
+
+def test_another_loss_is_not_timed():
+    assert compare(losses(1.0, 1.00009), "two", CPU, seconds=0).difference > 0
+    assert compare(losses(1.0, 1.007, dtype=torch.bfloat16), "two", CPU, seconds=0).difference > 0
+    with pytest.raises(ValueError, match="two must compute toy, whose value is 1, got 1.0002"):
+        compare(losses(1.0, 1.0002), "two", CPU, seconds=0)
 
 
 def test_a_ratio_is_to_the_first_runner_without_the_first_runs_of_a_turn(monkeypatch):

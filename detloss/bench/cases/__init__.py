@@ -59,6 +59,7 @@ CASES: dict[str, Build] = {
     "match-batch": partial(matching, counts=(5, 20, 50, 100), side=640),
     "match-fcos": partial(matching, counts=(7, 20), name="fcos"),
     "match-atss": partial(matching, counts=(7, 20), name="atss"),
+    "match-atss-100": partial(matching, counts=(100,), name="atss"),
     **{
         f"assign-task-aligned-{count}": partial(
             assignment, name="task_aligned", images=16, count=count
@@ -71,6 +72,7 @@ CASES: dict[str, Build] = {
     "criterion-giou": partial(criterion, name="retinanet_giou"),
     "criterion-fcos": partial(criterion, name="fcos"),
     "criterion-gfl": partial(criterion, name="gfl"),
+    "criterion-yolov8": partial(criterion, name="yolov8", counts=(7, 20) * 8, levels=3),
 }
 
 TIMED: dict[str, Build] = CASES | {

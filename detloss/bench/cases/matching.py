@@ -18,18 +18,21 @@ OCTAVES = tuple(4 * 2 ** (third / 3) for third in range(3))
 MATCHERS: dict[str, dict[str, Any]] = {
     "max_iou": {"type": "max_iou"},
     "fcos": {"type": "fcos", "radius": 1.5},
-    "atss": {"type": "atss", "scale": 8},
+    "atss": {"type": "atss", "scale": 8, "convention": "mmdet"},
 }
 
 
-def anchors_of(side: int, device: torch.device, *, nine: bool) -> tuple[Tensor, list[int]]:
-    """Anchors over five levels of a square image, and how many each level has.
+def anchors_of(
+    side: int, device: torch.device, *, nine: bool, levels: int = len(STRIDES)
+) -> tuple[Tensor, list[int]]:
+    """Anchors over the levels of a square image, and how many each level has.
 
     Nine a cell as in RetinaNet, or one, the square of the cell.
     """
-    cells = [2 * [max(round(side / stride), 1)] for stride in STRIDES]
+    strides = STRIDES[:levels]
+    cells = [2 * [-(-side // stride)] for stride in strides]  # a convolution pads what is left
     shape = {"scales": OCTAVES, "ratios": (0.5, 1.0, 2.0)} if nine else {"scales": (1.0,)}
-    anchors, level_sizes = grid_anchors(cells, STRIDES, offset=0.5, **shape)
+    anchors, level_sizes = grid_anchors(cells, strides, offset=0.5, **shape)
     return anchors.to(device), level_sizes
 
 
@@ -67,9 +70,27 @@ def matching(
         box_iou = importlib.import_module("torchvision.ops").box_iou
         theirs = utils.Matcher(0.5, 0.4, allow_low_quality_matches=True)
         runners["torchvision"] = lambda: [theirs(box_iou(boxes, anchors)) for boxes in images]
+    if name == "atss" and (mmdet := _mmdet_atss(anchors, level_sizes, images)):
+        runners["mmdet"] = mmdet
     few = " + ".join(map(str, counts)) if len(counts) <= 4 else f"{len(counts)} images, {counts[0]}"
     title = f"{name} matching, {len(anchors):,} anchors, {few} boxes"
     return Case(title, runners, anchors.nbytes, tensors=as_indices)
+
+
+def _mmdet_atss(anchors: Tensor, level_sizes: list[int], images: Sequence[Tensor]) -> Run | None:
+    """Mmdetection's assigner on the same squares, or None where it is not installed."""
+    assigners = optional("mmdet.models.task_modules.assigners")
+    structures = optional("mmengine.structures")
+    if not (assigners and structures):
+        return None
+    assigner = assigners.ATSSAssigner(topk=9)
+    centre, side = (anchors[:, :2] + anchors[:, 2:]) / 2, 8 * (anchors[:, 2:] - anchors[:, :2])
+    priors = structures.InstanceData(priors=torch.cat([centre - side / 2, centre + side / 2], 1))
+    truths = [
+        structures.InstanceData(bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.long))
+        for boxes in images
+    ]
+    return lambda: [assigner.assign(priors, level_sizes, truth).gt_inds - 1 for truth in truths]
 
 
 def as_indices(images: Sequence[Matches | Tensor]) -> Sequence[Tensor]:
