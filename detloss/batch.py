@@ -57,6 +57,7 @@ class MatchedBatch:
         self.matches = matches
         self.coder = coder
         self.with_grad = torch.is_grad_enabled()
+        self._regressions: dict[str, Tensor] = {}
         self._decoded: dict[str, Tensor] = {}
         self._qualities: dict[str, Tensor] = {}
 
@@ -220,8 +221,11 @@ class MatchedBatch:
         return self.image_size.flip(-1).repeat(1, 2)
 
     def regression(self, name: str) -> Tensor:
-        """(P, K) the prediction of that name."""
-        return self.take(self.inputs.predictions[name])
+        """(P, K) the prediction of that name, with its gradient."""
+        if name not in self._regressions:
+            with torch.set_grad_enabled(self.with_grad):
+                self._regressions[name] = self.take(self.inputs.predictions[name])
+        return self._regressions[name]
 
     def decoded(self, name: str) -> Tensor:
         """(P, 4) boxes decoded from the prediction of that name, with their gradient."""

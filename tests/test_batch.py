@@ -52,6 +52,17 @@ def test_decoded_boxes_have_their_gradient_whoever_asks_first():
     assert (predictions["box_regression"].grad != 0).any()
 
 
+def test_the_rows_of_the_positives_are_taken_once_with_their_gradient():
+    """Each taking makes a dense gradient of the size of the prediction."""
+    batch, predictions = batch_of()
+    with torch.no_grad():
+        first = batch.regression("box_regression")
+    assert batch.regression("box_regression") is first
+    first.sum().backward()
+    gradient = predictions["box_regression"].grad
+    assert torch.equal(gradient[..., 0] != 0, batch.positive)
+
+
 def test_a_quality_is_a_constant_and_asked_once():
     batch, _ = batch_of()
     calls = []

@@ -9,9 +9,9 @@ from torch import Tensor
 from detloss.boxes.checking import check_boxes
 from detloss.coders.base import Coder
 from detloss.coders.ltrb import boxes_at, side_distances
-from detloss.kernels import Space
+from detloss.kernels import BLOCK, Space
 from detloss.registry import CODERS, Fraction
-from detloss.tensors import check_floating, wide_type
+from detloss.tensors import check_floating, sync_is_free, wide_type
 
 
 @CODERS.register("distribution")
@@ -89,9 +89,25 @@ class DistributionCoder(Coder):
                 f"regression must have shape {expected}, 4 x {self.bins} columns for each of "
                 f"anchors, got {tuple(regression.shape)}"
             )
+        return boxes_at(self._distances(regression), anchors, normalize=True)
+
+    def _distances(self, regression: Tensor) -> Tensor:
+        """The expected distances (..., 4), in bins.
+
+        A matcher asks for those of all anchors, whose softmax would fill fresh memory as large as
+        the logits: on a CPU they are computed a block after the other.
+        """
+        if regression.ndim < 2 or not sync_is_free(regression):
+            return self._expected(regression)
+        rows = max(BLOCK * regression.shape[-2] // max(regression.numel(), 1), 1)
+        parts = torch.split(regression, rows, dim=-2)
+        return torch.cat([self._expected(part) for part in parts], dim=-2)
+
+    def _expected(self, regression: Tensor) -> Tensor:
+        """(..., 4) the mean of the bins by their probabilities."""
         logits = torch.unflatten(regression, -1, (4, self.bins))
         p = logits.softmax(-1, dtype=wide_type(logits))
         bins = torch.arange(self.bins, dtype=p.dtype, device=p.device)
         # a sum, since autocast would take a matrix product in half precision
         parts = p * bins if p.requires_grad else p.mul_(bins)
-        return boxes_at(parts.sum(-1), anchors, normalize=True)
+        return parts.sum(-1)

@@ -13,6 +13,8 @@ from torch.testing import assert_close
 
 from detloss.boxes import grid_points, paired_overlap
 from detloss.coders import DistributionCoder, LTRBCoder
+from detloss.kernels import BLOCK
+from detloss.tensors import without_host_sync
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ANCHOR = [0.0, 16.0, 8.0, 24.0]  # centre (4, 20), side 8
@@ -152,3 +154,16 @@ def test_columns_are_those_of_its_bins():
 def test_rejects_options(options, error, message):
     with pytest.raises(error, match=message):
         DistributionCoder(**options)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_blocks_are_the_whole_to_the_bit(transposed):
+    """More logits than a block has, as a matcher decodes them."""
+    coder, anchors = DistributionCoder(bins=16), random_boxes(5000)[None].expand(2, -1, -1)
+    logits = torch.randn(2, 5000, coder.width)
+    if transposed:
+        logits = logits.transpose(1, 2).contiguous().transpose(1, 2)
+    assert logits.numel() > 2 * BLOCK
+    with without_host_sync():
+        whole = coder.decode(logits, anchors)
+    assert torch.equal(coder.decode(logits, anchors), whole)
