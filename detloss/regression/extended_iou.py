@@ -28,9 +28,9 @@ def extended_iou_loss(
 
     With i the larger of the first corners and j the smaller of the last ones, both from the first
     corner of the smallest box around A and B, ``S = |A n B| - gx (iy + jy) - gy (ix + jx)``: ``gx =
-    max(ix - jx, 0)`` is the gap between the boxes along x, gy that along y. So S is the intersection
-    where there is one, else an area below 0 that grows with the gap. Smooth L1 turns it flat for
-    the last tenth: ``x^2 / (2 beta)`` below beta and ``x - beta / 2`` above.
+    max(ix - jx, 0)`` is the gap between the boxes along x, gy that along y. So S is the
+    intersection where there is one, else an area below 0 that grows with the gap. Smooth L1 turns
+    it flat for the last tenth: ``x^2 / (2 beta)`` below beta and ``x - beta / 2`` above.
 
     It is good where anchors often miss their object, as faces do: there is a gradient everywhere,
     and a small one where boxes fit. The price: S starts from one corner, so a mirrored pair has
