@@ -36,7 +36,7 @@ def check_boxes(name: str, boxes: Tensor, box_format: str = "xyxy") -> None:
             )
 
 
-def check_image_size(image_size: Sequence[int]) -> tuple[float, float]:
+def check_image_size(image_size: Sequence[float]) -> tuple[float, float]:
     """`image_size` as (height, width); raises ValueError unless it is two positive numbers."""
     if len(image_size) != 2 or not all(side > 0 for side in image_size):
         raise ValueError(f"image_size must be two positive (height, width), got {image_size}")

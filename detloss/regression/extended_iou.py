@@ -27,8 +27,8 @@ def extended_iou_loss(
     """Extended-IoU loss of each pair of boxes, the smooth L1 of ``1 - S / (|A| + |B| - S)``.
 
     With i the larger of the first corners and j the smaller of the last ones, both from the first
-    corner of the smallest box around A and B, ``S = |A n B| - gx (iy + jy) - gy (ix + jx)``: ``gx =
-    max(ix - jx, 0)`` is the gap between the boxes along x, gy that along y. So S is the
+    corner of the smallest box around A and B, ``S = |A n B| - gx (iy + jy) - gy (ix + jx)``. The
+    gap between the boxes along x is ``gx = max(ix - jx, 0)``, that along y gy. So S is the
     intersection where there is one, else an area below 0 that grows with the gap. Smooth L1 turns
     it flat for the last tenth: ``x^2 / (2 beta)`` below beta and ``x - beta / 2`` above.
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from detloss.boxes.checking import check_image_size
 from detloss.boxes.lengths import Lengths, squared_length
 from detloss.kernels import Reduction
 from detloss.kernels.box_pairs import BoxPairs, Penalty, squared_length_
@@ -73,7 +74,7 @@ def mpdiou_loss(
     return family_loss(composition, pred, target, weight=weight, reduction=reduction)
 
 
-def squared_diagonal(image_size: Sequence[float] | Tensor | None) -> Any:
+def squared_diagonal(image_size: Sequence[float] | Tensor | None) -> Tensor | float:
     """``W^2 + H^2`` of two numbers, or of lengths (2, ...).
 
     Raises:
@@ -81,11 +82,8 @@ def squared_diagonal(image_size: Sequence[float] | Tensor | None) -> Any:
     """
     if isinstance(image_size, Tensor):
         return squared_length(image_size)
-    if image_size is None:
-        image_size = (640.0, 640.0)
-    if len(image_size) != 2 or not all(side > 0 for side in image_size):
-        raise ValueError(f"image_size must be two positive numbers, got {image_size}")
-    return float(image_size[0] ** 2 + image_size[1] ** 2)
+    height, width = check_image_size((640.0, 640.0) if image_size is None else image_size)
+    return height**2 + width**2
 
 
 def _penalties(
