@@ -43,8 +43,8 @@ class MatchedBatch:
     lists pairs (`Matches.pairs`). Where picking the P positives would be a host sync, every anchor
     of the batch stands in the place of a positive, and `is_positive` says which of them are.
 
-    Everything is computed once, when it is first asked for. Decoded boxes keep their gradient even
-    if that is under ``no_grad``, as when a quality asks first.
+    Everything is computed once, when it is first asked for. Predictions and decoded boxes keep
+    their gradient even if that is under ``no_grad``, as when a quality asks first.
 
     Args:
         inputs: The checked batch.
@@ -221,20 +221,26 @@ class MatchedBatch:
         return self.image_size.flip(-1).repeat(1, 2)
 
     def regression(self, name: str) -> Tensor:
-        """(P, K) the prediction of that name, with its gradient."""
-        if name not in self._regressions:
-            with torch.set_grad_enabled(self.with_grad):
-                self._regressions[name] = self.take(self.inputs.predictions[name])
-        return self._regressions[name]
+        """(P, K) the prediction of that name, with its gradient.
+
+        To take its rows twice would make two gradients of its whole size.
+        """
+        return self._once(self._regressions, name, lambda: self.take(self.inputs.predictions[name]))
 
     def decoded(self, name: str) -> Tensor:
         """(P, 4) boxes decoded from the prediction of that name, with their gradient."""
-        if name not in self._decoded:
+        return self._once(
+            self._decoded,
+            name,
+            lambda: self.coder.decode(self.regression(name), self.anchors, *self._strides),
+        )
+
+    def _once(self, kept: dict[str, Tensor], name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What is kept under that name; computed first if need be, with a gradient if wanted."""
+        if name not in kept:
             with torch.set_grad_enabled(self.with_grad):
-                self._decoded[name] = self.coder.decode(
-                    self.regression(name), self.anchors, *self._strides
-                )
-        return self._decoded[name]
+                kept[name] = compute()
+        return kept[name]
 
     @property
     @computed_once

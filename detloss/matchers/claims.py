@@ -15,6 +15,7 @@ from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -177,6 +178,20 @@ class Scene:
         predicted = take(self.pred_boxes, anchor).expand(*shape, 4)
         truth = take(self.truths.boxes, row).expand(*shape, 4)
         return paired_overlap(predicted, truth, kind=kind).clamp(min=0)
+
+    def overlaps(self, kind: str) -> Measure:
+        """`overlap` of that kind, for a matcher that asks again and again.
+
+        Where every ground truth meets every anchor, all are computed at once and then looked up.
+        """
+        if sync_is_free(self.anchors):
+            return partial(self.overlap, kind=kind)
+        every = self.overlap(self.row_of_images, self.anchor_of_images, kind).flatten()
+
+        def overlap_of(row: Tensor, anchor: Tensor) -> Tensor:
+            return every[row * self.size + anchor % self.size]
+
+        return overlap_of
 
     def anchor_overlap(self, row: Tensor, anchor: Tensor) -> Tensor:
         """The IoU of anchors with ground truths; see `Measure`."""
@@ -433,6 +448,13 @@ def contest(scene: Scene, row: Tensor, anchor: Tensor, chosen: Tensor, priority:
     held = Contest(scene)
     held.add(row, anchor, chosen, priority)
     return held.owner
+
+
+def first_to_choose(scene: Scene, row: Tensor, anchor: Tensor, chosen: Tensor) -> Tensor:
+    """(B A,) the first ground truth that has chosen each anchor, R for none; see `Contest.add`."""
+    row = torch.where(chosen, row, scene.rows).flatten()
+    nobody = row.new_full((scene.images * scene.size,), scene.rows)
+    return nobody.scatter_reduce_(0, anchor.expand_as(chosen).flatten(), row, "amin")
 
 
 def give_to_best_of_all(

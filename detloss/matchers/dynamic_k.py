@@ -9,6 +9,7 @@ from torch import Tensor
 from detloss.matchers.base import Matcher
 from detloss.matchers.claims import (
     ClaimMatcher,
+    Measure,
     Owners,
     Pairs,
     Scene,
@@ -59,7 +60,7 @@ class DynamicKMatcher(ClaimMatcher):
         """See `ClaimMatcher.owners`; a positive's score is the overlap of its predicted box."""
         wants, candidates = self._wanted(scene)
         scene = _without_far_ones(scene, wants)
-        of_none = self.cost_of_no_class(scene)
+        of_none, overlap_of = self.cost_of_no_class(scene), scene.overlaps("iou")
 
         def cost(row: Tensor, anchor: Tensor, overlap: Tensor) -> Tensor:
             found = self.cost(scene, row, anchor, overlap, of_none[anchor])
@@ -68,7 +69,7 @@ class DynamicKMatcher(ClaimMatcher):
         anchor, costs = scene.nothing_chosen(self.topk)
         count = torch.zeros_like(anchor[:, :1])
         for pairs in crossed(scene, candidates):
-            overlap = scene.overlap(pairs.row, pairs.anchor, "iou")
+            overlap = overlap_of(pairs.row, pairs.anchor)
             pairs.write_cheapest(cost(pairs.row, pairs.anchor, overlap), anchor, costs)
             count[pairs.slice_of_rows] = self._counts(pairs.table(overlap, 0.0))
         rank = torch.arange(self.topk, device=anchor.device)
@@ -76,10 +77,10 @@ class DynamicKMatcher(ClaimMatcher):
         owner = contest(scene, scene.every_row, anchor, chosen, -costs)
 
         def cheapness(row: Tensor, anchor: Tensor) -> Tensor:
-            return cost(row, anchor, scene.overlap(row, anchor, "iou")).neg_()
+            return cost(row, anchor, overlap_of(row, anchor)).neg_()
 
         owner = give_to_best_of_all(scene, owner, anchor, chosen, cheapness)
-        return Owners(owner, self._scores(scene, owner) if self.scores else None)
+        return Owners(owner, self._scores(scene, owner, overlap_of) if self.scores else None)
 
     def _wanted(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """(R,) bool, which ground truths want an anchor, and (B A,) which anchors are wanted."""
@@ -98,11 +99,11 @@ class DynamicKMatcher(ClaimMatcher):
         largest = overlaps.topk(min(self.topk, overlaps.shape[1])).values
         return largest.sum(1, keepdim=True).long().clamp(min=1)
 
-    def _scores(self, scene: Scene, owner: Tensor) -> Tensor:
+    def _scores(self, scene: Scene, owner: Tensor, overlap_of: Measure) -> Tensor:
         """(B A,) the overlap of each positive, 0 elsewhere."""
         anchor = scene.owned(owner)
         row = owner[anchor]
-        overlap = scene.overlap(row.clamp(max=scene.rows - 1), anchor, "iou")
+        overlap = overlap_of(row.clamp(max=scene.rows - 1), anchor)
         overlap = torch.where(row < scene.rows, overlap, 0)
         return overlap.new_zeros(len(owner)).scatter(0, anchor, overlap)
 

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from detloss.matchers.claims import (
     ClaimMatcher,
+    Measure,
     Owners,
     Scene,
     cheapest_overlapping,
     contest,
+    first_to_choose,
     give_to_best_of_all,
     rank_in_row,
     reaches,
@@ -110,15 +112,16 @@ class TaskAlignedMatcher(ClaimMatcher):
         if self.convention == "tood":  # whose t > 0 lets only overlapping predictions in
             assert scene.pred_boxes is not None
             reach, within = scene.pred_boxes.view(scene.images, -1, 4), scene.truths.boxes
+        overlap_of = scene.overlaps(self.overlap)
 
         def cost(row: Tensor, anchor: Tensor) -> Tensor:
-            return self._alignment(scene, row, anchor)[0].neg_()
+            return self._alignment(scene, row, anchor, overlap_of(row, anchor)).neg_()
 
         anchor, cost_of = cheapest_overlapping(scene, reach, within, cost, self.topk)
         row = scene.every_row
 
         def priority(row: Tensor, anchor: Tensor) -> Tensor:
-            overlap = scene.overlap(row, anchor, self.overlap)
+            overlap = overlap_of(row, anchor)
             may = overlap > 0
             if self.convention == "ultralytics":
                 may &= reaches(scene, centres, areas, row, anchor)
@@ -127,10 +130,11 @@ class TaskAlignedMatcher(ClaimMatcher):
         chosen = cost_of < 0
         if self.convention == "tood":
             chosen &= reaches(scene, centres, areas, row, anchor)
-        owner = contest(scene, row, anchor, chosen, scene.overlap(row, anchor, self.overlap))
-        if self.convention != "tood":
+            owner = contest(scene, row, anchor, chosen, overlap_of(row, anchor))
+        else:
+            owner = first_to_choose(scene, row, anchor, chosen)
             owner = give_to_best_of_all(scene, owner, anchor, chosen, priority)
-        return self._scored(scene, owner)
+        return self._scored(scene, owner, overlap_of)
 
     def _areas(self, truths: Tensor) -> Tensor:
         """(R, 4) where the centres of the anchors lie that each ground truth may take."""
@@ -138,17 +142,18 @@ class TaskAlignedMatcher(ClaimMatcher):
         grown = (self.min_side / 2 - half).clamp(min=0) - MARGIN[self.convention]
         return torch.cat([truths[:, :2] - grown, truths[:, 2:] + grown], 1)
 
-    def _alignment(self, scene: Scene, row: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
-        """Alignment t and overlap u of pairs; see `detloss.matchers.claims.Measure`."""
-        overlap = scene.overlap(row, anchor, self.overlap)
+    def _alignment(self, scene: Scene, row: Tensor, anchor: Tensor, overlap: Tensor) -> Tensor:
+        """Alignment t of pairs with these overlaps u; see `detloss.matchers.claims.Measure`."""
         probability = scene.logit(row, anchor).sigmoid().nan_to_num(0.0)
-        return probability.pow(self.alpha) * overlap.pow(self.beta), overlap
+        return probability.pow(self.alpha) * overlap.pow(self.beta)
 
-    def _scored(self, scene: Scene, owner: Tensor) -> Owners:
+    def _scored(self, scene: Scene, owner: Tensor, overlap_of: Measure) -> Owners:
         """The owners (B A,) that keep their anchor, and the scores of these."""
         anchor = scene.owned(owner)
         row = owner[anchor]
-        alignment, overlap = self._alignment(scene, row.clamp(max=scene.rows - 1), anchor)
+        some = row.clamp(max=scene.rows - 1)
+        overlap = overlap_of(some, anchor)
+        alignment = self._alignment(scene, some, anchor, overlap)
         if self.topk_kept is not None:
             kept = rank_in_row(row, alignment) < self.topk_kept
             row = torch.where(kept, row, scene.rows)

@@ -22,7 +22,9 @@ LAUNCHES = {
     "ciou-": 70,
     "match-of-": 150,
     "match-batch": 150,
+    "assign-task-aligned-": 260,
     "criterion-of-": 350,
+    "criterion-yolov8": 510,
 }
 """Beginning of cases -> launches, whatever the size or the number of images."""
 

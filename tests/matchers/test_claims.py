@@ -3,12 +3,14 @@
 import pytest
 import torch
 from boxgen import random_boxes
+from torch.testing import assert_close
 
 from detloss.matchers.claims import (
     Pairs,
     Scene,
     Truths,
     contest,
+    first_to_choose,
     give_to_best_of_all,
     overlapping,
     reaches,
@@ -84,6 +86,34 @@ def test_a_contested_anchor_goes_to_the_highest_priority_then_to_the_first():
     priority = torch.tensor([[0.5, 0.2], [0.3, 0.7], [0.7, 0.9]])
     chosen = torch.tensor([[True, True], [True, True], [True, False]])
     assert contest(batch, batch.every_row, anchor, chosen, priority).tolist() == [0, 1, 1, 3]
+
+
+def test_the_first_to_choose_is_who_wins_where_all_are_equal():
+    batch = scene(2, 3, anchors=50)
+    generator = torch.Generator().manual_seed(0)
+    anchor = torch.randint(50, (6, 20), generator=generator) + 50 * batch.truths.image[:, None]
+    chosen = torch.rand(6, 20, generator=generator) < 0.5
+    found = first_to_choose(batch, batch.every_row, anchor, chosen)
+    assert found.unique().tolist() == [0, 1, 2, 3, 4, 5, 6]
+    equal = torch.zeros(6, 20)
+    assert torch.equal(found, contest(batch, batch.every_row, anchor, chosen, equal))
+
+
+@pytest.mark.parametrize("kind", ["iou", "ciou"])
+def test_overlaps_are_the_same_looked_up_as_computed(kind):
+    batch = scene(2, 3)._replace(pred_boxes=random_boxes(400, seed=2, dtype=torch.float32))
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randint(6, (50,), generator=generator)
+    anchor = torch.randint(200, (50,), generator=generator) + 200 * batch.truths.image[row]
+    expected = batch.overlap(row, anchor, kind)
+    assert (expected > 0).any()
+    assert_close(batch.overlaps(kind)(row, anchor), expected)
+    with without_host_sync():
+        overlap_of = batch.overlaps(kind)
+        assert_close(overlap_of(row, anchor), expected)
+        every = overlap_of(batch.row_of_images, batch.anchor_of_images)
+    assert every.shape == (2, 3, 200)
+    assert_close(every.view(6, 200)[row, anchor % 200], expected)
 
 
 def test_only_a_contested_anchor_goes_to_the_best_of_all():
