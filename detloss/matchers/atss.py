@@ -68,6 +68,7 @@ class ATSSMatcher(Matcher):
         super().__init__()
         self.topk = topk
         self.scale = scale
+        self.needs_sizes = scale == 1  # the scale gives points a size
         self.convention = convention
         self.ignore_overlap = ignore_overlap
 

@@ -137,6 +137,10 @@ class Matcher(Part):
     """Of "gt_labels", "level_sizes", "class_logits", "pred_boxes", "objectness" and "losses"."""
     scores: ClassVar[bool] = False
     """Whether its matches carry a score."""
+    needs_sizes: bool = False
+    """Whether it compares the boxes of anchors with ground truths, so that anchors must have the
+    sizes of objects. Without, points will do, the squares of their strides.
+    """
 
     def match(self, images: Images) -> Assigned:
         """The ground truths of the anchors of B images, each with anchors and ground truths.

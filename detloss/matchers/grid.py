@@ -60,6 +60,7 @@ class GridMatcher(Matcher):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"level_sizes"})
+    needs_sizes = True
 
     def __init__(
         self,

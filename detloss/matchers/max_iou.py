@@ -42,6 +42,8 @@ class MaxIoUMatcher(Matcher):
         are those of Lin et al., "Focal Loss for Dense Object Detection", section 4.
     """
 
+    needs_sizes = True
+
     def __init__(
         self,
         *,

@@ -67,6 +67,7 @@ class PAAMatcher(ClaimMatcher):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"level_sizes", "losses"})
+    needs_sizes = True
 
     def __init__(
         self,

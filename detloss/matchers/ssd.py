@@ -43,6 +43,8 @@ class SSDMatcher(ClaimMatcher):
         Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016, arXiv:1512.02325, section 2.2.
     """
 
+    needs_sizes = True
+
     def __init__(
         self,
         *,

@@ -62,6 +62,7 @@ class UniformMatcher(Matcher):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"pred_boxes"})
+    needs_sizes = True
 
     def __init__(
         self,

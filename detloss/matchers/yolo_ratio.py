@@ -68,6 +68,7 @@ class YOLORatioMatcher(ClaimMatcher):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"level_sizes"})
+    needs_sizes = True
 
     def __init__(
         self,

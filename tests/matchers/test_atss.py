@@ -365,6 +365,11 @@ def test_needs_level_sizes():
     assert not ATSSMatcher.scores
 
 
+def test_anchors_need_sizes_unless_it_gives_them_some():
+    assert ATSSMatcher().needs_sizes
+    assert not ATSSMatcher(scale=8).needs_sizes
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

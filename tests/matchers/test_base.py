@@ -9,7 +9,7 @@ from scenes import grid_anchors, random_targets
 from torch.testing import assert_close
 
 import detloss
-from detloss.boxes import pairwise_overlap
+from detloss.boxes import grid_points, pairwise_overlap
 from detloss.matchers import Matches
 from detloss.matchers.images import check_match_inputs
 from detloss.registry import MATCHERS
@@ -286,6 +286,18 @@ class TestEveryMatcher:
         assert not (matches.positive & matches.ignored).any()
         assert (matches.target_index[~matches.positive] == 0).all()
         assert (matches.target_index < 6).all()
+
+    def test_points_will_do_unless_it_needs_sizes(self, name):
+        """An object of five strides has several of them."""
+        matcher = detloss.build_part("matcher", {"type": name})
+        if matcher.needs_sizes:
+            pytest.skip("it compares boxes")
+        points, level_sizes = grid_points([(16, 16), (8, 8), (4, 4)], (8, 16, 32))
+        truth = torch.tensor([[40.0, 40, 80, 80]])
+        asked = asked_for(name, points, truth)
+        predicted = {"level_sizes": level_sizes, "pred_boxes": truth + (points - truth) / 8}
+        asked |= {key: value for key, value in predicted.items() if key in asked}
+        assert matcher(points, truth, **asked).positive.sum() >= 4
 
     @pytest.mark.parametrize("seed", range(4))
     def test_a_truth_that_overlaps_nothing_claims_nothing(self, name, seed):
