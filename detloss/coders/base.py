@@ -34,8 +34,6 @@ class Coder(Part):
 
     bins: int = 1
     """The logits a side; 1 where the network regresses the number itself."""
-    needs_anchors: bool = True
-    """Whether what the network regresses depends on the anchor."""
     strides: Sequence[float] | None = None
     """Of each pyramid level, where an anchor box does not tell the size of its cell: `encode` and
     `decode` then take the stride of each anchor, (...), as a third argument.

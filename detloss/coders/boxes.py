@@ -40,7 +40,6 @@ class BoxesCoder(Coder):
     def __init__(self, *, normalize: bool = False) -> None:
         super().__init__()
         self.normalize = normalize
-        self.needs_anchors = normalize
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
         """`boxes` in the unit of the head.

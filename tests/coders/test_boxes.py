@@ -48,8 +48,12 @@ def test_an_inverted_box_stays_one():
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_says_whether_it_needs_anchors(normalize):
-    assert BoxesCoder(normalize=normalize).needs_anchors == normalize
+def test_looks_at_the_sides_of_anchors_if_at_all(normalize):
+    coder, boxes = BoxesCoder(normalize=normalize), torch.tensor([[20.0, 8, 40, 40]])
+    anchor = torch.tensor([ANCHOR])
+    code = coder.encode(boxes, anchor)
+    assert torch.equal(code, coder.encode(boxes, anchor + 5))
+    assert torch.equal(code, coder.encode(boxes, anchor * 2)) != normalize
 
 
 def test_rejects_options():
