@@ -18,11 +18,13 @@ class Result:
         metrics: AP, AP50, AP75 and what they cost, as metrics.json has them.
         precision: AP at each of `thresholds`.
         thresholds: IoU that counts as found.
+        detections: Of each test image "boxes", "labels" and "scores".
     """
 
     metrics: dict[str, Any]
     precision: list[float]
     thresholds: list[float]
+    detections: Sequence[Target]
 
 
 @torch.no_grad()
@@ -64,4 +66,5 @@ def evaluate(detections: Sequence[Target], images: ImageSet) -> Result:
         },
         precision=precision[..., known].mean(dim=(1, 2)).tolist(),
         thresholds=list(metric.iou_thresholds),
+        detections=detections,
     )

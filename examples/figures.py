@@ -21,6 +21,8 @@ BOXES = (
     *("#ffd84d", "#ff86c8", "#37d5c8", "#c6ea5c", "#f2b8a0"),
 )
 INK, FAINT = "#22272e", "#8a929c"
+LEAST_SCORE = 0.3
+"""Of a detection that is drawn."""
 STYLE = {
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
@@ -75,48 +77,49 @@ def draw_detections(
     path: Path,
     images: Sequence[Tensor],
     targets: Sequence[Mapping[str, Tensor]],
-    detections: Sequence[Mapping[str, Tensor]],
+    detections: Mapping[str, Sequence[Mapping[str, Tensor]]],
     classes: Sequence[str],
     title: str,
-    *,
-    min_score: float = 0.3,
 ) -> None:
-    """For each image its ground truth above its detections.
+    """The ground truth of some images, and below it rows of what was found in them.
 
     Args:
         path: The PNG to write.
         images: Images (3, H, W) in [0, 1].
         targets: For each its "boxes", "labels" and "ignore".
-        detections: For each its "boxes", "labels" and "scores".
+        detections: Title of a row -> for each image its "boxes", "labels" and "scores". Those that
+            score less than `LEAST_SCORE` are not drawn.
         classes: Name of each label.
-        title: What was trained with what.
-        min_score: Detections below are not drawn.
+        title: Of the row of ground truths.
     """
     with plt.style.context(STYLE):
         height, width = images[0].shape[-2:]
         inches = 0.22 * width**0.5  # a photo wider than a scene, though not in proportion
-        size = inches * len(images), 2 * inches * height / width + 0.6
+        count = 1 + len(detections)
         figure, rows = plt.subplots(
-            2, len(images), figsize=size, layout="constrained", squeeze=False
+            count,
+            len(images),
+            figsize=(inches * len(images), count * (inches * height / width + 0.3)),
+            layout="constrained",
+            squeeze=False,
         )
-        for column, image in enumerate(images):
-            truth, found = targets[column], detections[column]
-            show(rows[0, column], image)
+        for axes, image in zip(rows.T, images, strict=True):
+            for of_row in axes:
+                show(of_row, image)
+        for axes, truth in zip(rows[0], targets, strict=True):
             for box, label, ignore in zip(
                 truth["boxes"], truth["labels"].tolist(), truth["ignore"].tolist(), strict=True
             ):
-                draw_box(rows[0, column], box, label, classes[label], dashed=ignore)
-            show(rows[1, column], image)
-            shown = [
-                place for place in found["scores"].argsort() if found["scores"][place] >= min_score
-            ]
-            for place in shown:  # the best last, on top
-                label, score = int(found["labels"][place]), float(found["scores"][place])
-                draw_box(
-                    rows[1, column], found["boxes"][place], label, f"{classes[label]} {score:.2f}"
-                )
-        rows[0, 0].set_title(drawable(f"{title}: ground truth"))
-        rows[1, 0].set_title(f"detections with a score of at least {min_score:g}")
+                draw_box(axes, box, label, classes[label], dashed=ignore)
+        for of_row, found_in_images in zip(rows[1:], detections.values(), strict=True):
+            for axes, found in zip(of_row, found_in_images, strict=True):
+                for place in found["scores"].argsort():  # the best last, on top
+                    label, score = int(found["labels"][place]), float(found["scores"][place])
+                    if score >= LEAST_SCORE:
+                        text = f"{classes[label]} {score:.2f}"
+                        draw_box(axes, found["boxes"][place], label, text)
+        for axes, name in zip(rows[:, 0], (title, *detections), strict=True):
+            axes.set_title(drawable(name))
         save(figure, path)
 
 

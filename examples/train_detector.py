@@ -18,13 +18,14 @@ another program holds can make a step twenty times slower.
 """
 
 import argparse
+import copy
 import json
 import math
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +39,7 @@ import yaml
 from data_files import DataError
 from detection_data import DATA_FORMS, load_data
 from evaluation import Result, detect, evaluate
-from figures import draw_detections, draw_losses
+from figures import LEAST_SCORE, draw_detections, draw_losses
 from image_sets import DetectionData, Target
 from messages import Parser, complain, console, print_anywhere, report
 from photos import Policy
@@ -55,7 +56,7 @@ from detloss.integrations.torchvision import use_loss
 
 ROOT = Path(__file__).parents[1]
 PICTURED = 5
-"""Test images in the picture, spread evenly over the test set."""
+"""Test images in a picture, where there are so many."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,14 +149,19 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None]:
         if extra:
             parser.error(f"--resume goes on with the settings of the run; leave out {extra}")
         return Settings(**read_checkpoint(resume)["settings"] | given), resume
-    for name in ("steps", "time_limit", "batch_size", "learning_rate"):
-        if name in given and not 0 < given[name] < math.inf:
-            parser.error(f"--{name.replace('_', '-')} must be positive, got {given[name]}")
-    if not 0 <= given.get("seed", 0) < 2**63:
-        parser.error(f"--seed must be from 0 to 2**63 - 1, got {given['seed']}")
+    check_amounts(parser, given)
     if "time_limit" in given:
         given.setdefault("steps", None)
     return Settings(**given), None
+
+
+def check_amounts(parser: Parser, given: Mapping[str, Any]) -> None:
+    """Ends the program where a number of the command line is out of range."""
+    for name in ("steps", "time_limit", "batch_size", "learning_rate"):
+        if given.get(name) is not None and not 0 < given[name] < math.inf:
+            parser.error(f"--{name.replace('_', '-')} must be positive, got {given[name]}")
+    if not 0 <= given.get("seed", 0) < 2**63:
+        parser.error(f"--seed must be from 0 to 2**63 - 1, got {given['seed']}")
 
 
 def config_path(text: str) -> Path:
@@ -175,25 +181,30 @@ def start(settings: Settings, data: DetectionData, criterion: detloss.DetectorLo
 
 
 def small_detector(data: DetectionData, criterion: detloss.DetectorLoss) -> nn.Module:
-    """The model that a criterion is for: a RetinaNet where overlaps with anchors decide, or points.
+    """The model that a criterion is for: a RetinaNet for matched anchors, or a detector of points.
 
     Raises:
-        ValueError: If the criterion is for several heads.
+        ValueError: If neither can serve the criterion.
     """
     if isinstance(criterion, detloss.LayeredLoss):
         raise ValueError(f"a config without layers is needed, got {', '.join(criterion.layers)}")
-    image, _ = data.train[0]
+    image, target = data.train[0]
     classes, image_size = len(data.classes), max(image.shape)
-    if criterion.matcher.type_name != "max_iou":
-        levels = len(data.anchor_sizes)
-        return SmallYOLO(classes, criterion, levels=levels, image_size=image_size)
-    model = small_retinanet(
-        classes,
-        anchor_sizes=data.anchor_sizes,
-        aspect_ratios=data.aspect_ratios,
-        image_size=image_size,
-    )
-    return use_loss(model, criterion)
+    reads = {term.reads for term in criterion.terms.values()}
+    model: nn.Module
+    if criterion.matcher.needs_sizes and reads == {"class_logits", "box_regression"}:
+        model = small_retinanet(
+            classes,
+            anchor_sizes=data.anchor_sizes,
+            aspect_ratios=data.aspect_ratios,
+            image_size=image_size,
+        )
+        use_loss(model, criterion)
+    else:
+        model = SmallYOLO(classes, criterion, image_size=image_size)
+    with torch.no_grad():  # of a copy, since a normalizer may remember
+        copy.deepcopy(model)([image], [dict(target)])  # a part may ask for other levels
+    return model
 
 
 def train(run: Run, data: DetectionData) -> bool:
@@ -308,11 +319,18 @@ def finish(run: Run, data: DetectionData) -> Result:
 
     title = f"{Path(settings.config).stem} on {settings.data.split(':')[0]}"
     draw_losses(folder / "losses.png", run.history, title)
-    pictured = np.linspace(0, len(data.test) - 1, min(PICTURED, len(data.test))).round().astype(int)
-    images, targets = zip(*(data.test[index] for index in pictured), strict=True)
-    found = [detections[index] for index in pictured]
-    draw_detections(folder / "detections.png", images, targets, found, data.classes, title)
+    chosen = pictured(data)
+    images, targets = zip(*(data.test[index] for index in chosen), strict=True)
+    rows = {f"detections with a score of at least {LEAST_SCORE:g}": [detections[i] for i in chosen]}
+    title = f"{title}: ground truth"
+    draw_detections(folder / "detections.png", images, targets, rows, data.classes, title)
     return result
+
+
+def pictured(data: DetectionData) -> list[int]:
+    """Test images for a picture, spread evenly over the test set."""
+    places = np.linspace(0, len(data.test) - 1, min(PICTURED, len(data.test)))
+    return [int(place) for place in places.round()]
 
 
 def print_result(metrics: dict[str, Any]) -> None:
