@@ -1,5 +1,7 @@
 """Pairs of ground truths and anchors, and who gets an anchor that several have chosen."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from boxgen import random_boxes
@@ -101,7 +103,7 @@ def test_the_first_to_choose_is_who_wins_where_all_are_equal():
 
 @pytest.mark.parametrize("kind", ["iou", "ciou"])
 def test_overlaps_are_the_same_looked_up_as_computed(kind):
-    batch = scene(2, 3)._replace(pred_boxes=random_boxes(400, seed=2, dtype=torch.float32))
+    batch = replace(scene(2, 3), pred_boxes=random_boxes(400, seed=2, dtype=torch.float32))
     generator = torch.Generator().manual_seed(0)
     row = torch.randint(6, (50,), generator=generator)
     anchor = torch.randint(200, (50,), generator=generator) + 200 * batch.truths.image[row]
