@@ -250,6 +250,40 @@ R33 smooth L1: divides by a beta of 0
 - if beta == 0:
 + if beta < 0:
 
+regression/wise_iou.py
+    regression/test_wise_iou.py
+
+R18 Wise-IoU: the running mean is not saved
+- self.keep_buffer("running_mean", mean, persistent=True)
++ self.keep_buffer("running_mean", mean, persistent=False)
+
+R18 Wise-IoU: the mean never moves
+- return self.version != 1
++ return False
+
+R10 Wise-IoU: the rows of a step count in the next one, too
+- noted, self._noted = self._noted, None
++ noted = self._noted
+
+R10 Wise-IoU: of several calls in a step only the last counts
+- noted if self._noted is None else self._noted + noted
++ noted
+
+R18 Wise-IoU: the mean of a loss changes with the next step
+- {**super().options(), "mean": self.running_mean.clone()}
++ {**super().options(), "mean": self.running_mean}
+
+regression/mpdiou.py
+    regression/test_mpdiou.py terms/test_box.py
+
+R26 MPDIoU: what the config says does not count
+- return self.image_size is None
++ return True
+
+R26 MPDIoU: divides by the area of the image
+- return height**2 + width**2
++ return height * width
+
 boxes/formats.py
     boxes/test_formats.py
 
