@@ -1455,6 +1455,25 @@ R8 an offset: lost to the last bit of large logits
 - return x - x.detach().amax(-1, keepdim=True) + offset
 + return x + offset
 
+classification/gaussian_focal.py
+    classification/test_gaussian_focal.py
+
+R21 gaussian focal loss: a heat near 1 is a yes
+- is_centre = heat == 1
++ is_centre = heat > 0.999
+
+R21 gaussian focal loss: a no counts by its heat
+- torch.where(is_centre, 1, 1 - heat)
++ torch.where(is_centre, 1, heat)
+
+R21 closed form: the modulation of a heat map has no gradient
+- factor * (alpha * (1 - p) * loss + p.pow(alpha + 1))
++ factor * p.pow(alpha + 1)
+
+R21 closed form: a centre is pushed away
+- torch.where(is_centre, -slope, slope)
++ slope
+
 classification/softmax_focal.py
     classification/test_softmax_focal.py kernels/test_dispatch.py
 

@@ -5,6 +5,7 @@ from detloss.classification.balanced import BalancedCrossEntropy, balanced_cross
 from detloss.classification.base import ClassificationLoss
 from detloss.classification.counts import effective_number_weights
 from detloss.classification.focal_star import FocalStarLoss, focal_star_loss
+from detloss.classification.gaussian_focal import GaussianFocalLoss, gaussian_focal_loss
 from detloss.classification.hinge import HingeLoss, hinge_loss
 from detloss.classification.ia_bce import IABCELoss, ia_bce_loss
 from detloss.classification.logit_adjusted import LogitAdjustedLoss, logit_adjusted_loss
@@ -39,6 +40,7 @@ __all__ = [
     "BalancedCrossEntropy",
     "ClassificationLoss",
     "FocalStarLoss",
+    "GaussianFocalLoss",
     "HingeLoss",
     "IABCELoss",
     "LogitAdjustedLoss",
@@ -59,6 +61,7 @@ __all__ = [
     "balanced_cross_entropy",
     "effective_number_weights",
     "focal_star_loss",
+    "gaussian_focal_loss",
     "hinge_loss",
     "ia_bce_loss",
     "logit_adjusted_loss",
