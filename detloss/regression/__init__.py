@@ -4,6 +4,7 @@ from detloss.regression.alpha_iou import AlphaIoULoss, alpha_iou_loss
 from detloss.regression.balanced_l1 import BalancedL1Loss, balanced_l1_loss
 from detloss.regression.base import BoxLoss
 from detloss.regression.bounded_iou import BoundedIoULoss, bounded_iou_loss
+from detloss.regression.center import CenterLoss, center_loss
 from detloss.regression.ciou import CIoULoss, ciou_loss
 from detloss.regression.composed_iou import ComposedIoULoss, composed_iou_loss
 from detloss.regression.diou import DIoULoss, diou_loss
@@ -38,6 +39,7 @@ __all__ = [
     "BoundedIoULoss",
     "BoxLoss",
     "CIoULoss",
+    "CenterLoss",
     "ComposedIoULoss",
     "DIoULoss",
     "DistributionFocalLoss",
@@ -65,6 +67,7 @@ __all__ = [
     "balanced_l1_loss",
     "beta_from_sigma",
     "bounded_iou_loss",
+    "center_loss",
     "ciou_loss",
     "composed_iou_loss",
     "diou_loss",
