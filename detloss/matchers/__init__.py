@@ -2,6 +2,7 @@
 
 from detloss.matchers.atss import ATSSMatcher
 from detloss.matchers.base import Matcher, Matches
+from detloss.matchers.center_point import CenterPointMatcher
 from detloss.matchers.center_region import CenterRegionMatcher
 from detloss.matchers.dynamic_soft_label import DynamicSoftLabelMatcher
 from detloss.matchers.fcos import FCOSMatcher
@@ -17,6 +18,7 @@ from detloss.matchers.yolo_ratio import YOLORatioMatcher
 
 __all__ = [
     "ATSSMatcher",
+    "CenterPointMatcher",
     "CenterRegionMatcher",
     "DynamicSoftLabelMatcher",
     "FCOSMatcher",

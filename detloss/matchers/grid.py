@@ -10,6 +10,7 @@ from detloss.boxes import anchor_strides
 from detloss.boxes.overlaps import iou_of_planes
 from detloss.matchers.base import Assigned, Matcher
 from detloss.matchers.images import Images
+from detloss.matchers.nearest import has_centre
 from detloss.matchers.tiles import blocks_of_boxes, largest_of_each_anchor
 from detloss.registry import MATCHERS, Fraction, Positive
 from detloss.tensors import sync_is_free
@@ -81,7 +82,11 @@ class GridMatcher(Matcher):
     def match(self, images: Images) -> Assigned:
         """By centres and overlaps; see `Matcher.match`."""
         anchors, truths = images.anchors, images.truths
-        responsible = largest_of_each_anchor(self._cells(images), truths, _has_centre)[0] > 0
+        cells = self._cells(images)
+        of_cells, _ = largest_of_each_anchor(
+            cells, truths, lambda truths, cells: has_centre(truths, cells).to(cells.dtype)
+        )
+        responsible = of_cells > 0
         largest, index = largest_of_each_anchor(anchors, truths, iou_of_planes)
         best_of = _best_of(anchors, truths, responsible)
         return Assigned(
@@ -102,14 +107,6 @@ class GridMatcher(Matcher):
         half = half[:, None] / 2
         centre = anchors[..., :2] / 2 + anchors[..., 2:] / 2
         return torch.cat([centre - half, centre + half], -1)
-
-
-def _has_centre(truths: Tensor, cells: Tensor) -> Tensor:
-    """1 where the centre of a ground truth with an area lies in a cell; see `Measure`."""
-    x1, y1, x2, y2 = truths.unbind()
-    x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    inside = (x >= cells[0]) & (x < cells[2]) & (y >= cells[1]) & (y < cells[3])
-    return (inside & (x2 > x1) & (y2 > y1)).to(truths.dtype)
 
 
 def _best_of(anchors: Tensor, truths: Tensor, may: Tensor) -> Tensor:

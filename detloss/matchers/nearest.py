@@ -39,6 +39,16 @@ def centres(planes: Tensor) -> Tensor:
     return planes[:2] / 2 + planes[2:] / 2
 
 
+def has_centre(truths: Tensor, cells: Tensor) -> Tensor:
+    """Whether the centre of a ground truth with an area lies in a cell, its low edges included.
+
+    Of planes (4, ...) that broadcast.
+    """
+    x, y = centres(truths).unbind()
+    inside = (x >= cells[0]) & (x < cells[2]) & (y >= cells[1]) & (y < cells[3])
+    return inside & (truths[2] > truths[0]) & (truths[3] > truths[1])
+
+
 def _at_once(points: Tensor, truths: Tensor, level_sizes: Sequence[int], count: int) -> Tensor:
     """`nearest` of points (2, B, A) and truths (2, B, M), in the launches of one level.
 
