@@ -11,7 +11,9 @@ from detloss.boxes import anchor_strides
 from detloss.coders import Coder
 from detloss.inputs import Inputs, check_labels
 from detloss.matchers import Losses, Matcher, Matches
-from detloss.qualities import Quality
+from detloss.matchers.images import images_of
+from detloss.matchers.tiles import largest_of_each_class
+from detloss.qualities import HeatQuality, Quality
 from detloss.tensors import from_host, sync_is_free, wide_type, widen
 
 S = TypeVar("S")
@@ -60,6 +62,7 @@ class MatchedBatch:
         self._regressions: dict[str, Tensor] = {}
         self._decoded: dict[str, Tensor] = {}
         self._qualities: dict[str, Tensor] = {}
+        self._heats: dict[str, Tensor] = {}
 
     # The anchors of the batch, (B, A).
 
@@ -106,6 +109,38 @@ class MatchedBatch:
             values = torch.where(named, values, 0)
         of_anchors = values.new_zeros(self.positive.numel())
         return of_anchors.scatter_reduce_(0, self.index, values, "amax").view(self.positive.shape)
+
+    def heat(self, quality: HeatQuality, classes: int | None) -> Tensor:
+        """(B, A, C) the largest `quality` of each anchor with a ground truth of each class.
+
+        It is 0 where there is none, and an ignore region is no ground truth.
+
+        Args:
+            quality: Of any anchor with any ground truth.
+            classes: C; None for ground truths of whatever class, (B, A, 1).
+        """
+        key = f"{quality.config()}, {classes}"
+        if key not in self._heats:
+            with torch.no_grad():
+                self._heats[key] = self._heat(quality, classes)
+        return self._heats[key]
+
+    def _heat(self, quality: HeatQuality, classes: int | None) -> Tensor:
+        targets = self.inputs.targets
+        if classes is None:
+            labels = torch.zeros_like(self.image_of_truths)
+        else:
+            labels = self._table_of_labels(classes)[:-1].clamp(0, classes - 1)  # regions have any
+        images = images_of(
+            self.inputs.anchors,
+            [target["boxes"] for target in targets],
+            gt_labels=torch.split(labels, [len(target["boxes"]) for target in targets]),
+            gt_ignore=[target.get("ignore") for target in targets],
+        )
+        assert images.labels is not None
+        return largest_of_each_class(
+            images.anchors, images.truths, images.labels, classes or 1, quality.of_planes
+        )
 
     # The positives, (P,).
 

@@ -399,8 +399,9 @@ class DetectorLoss(nn.Module):
     def _rows(self, batch: MatchedBatch) -> dict[str, Rows]:
         """The rows of each term."""
         classifier = classifier_of(self.terms.values())
-        label = None if classifier is None else classifier.label
         return {
-            name: Rows(self.terms[name], batch, label, divides_levels=normalizer.per == "level")
-            for name, normalizer in self.normalizers().items()
+            name: Rows(term, batch, classifier, divides_levels=normalizer.per == "level")
+            for (name, term), normalizer in zip(
+                self.terms.items(), self.normalizers().values(), strict=True
+            )
         }

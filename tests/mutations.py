@@ -479,6 +479,35 @@ R29 matcher: low_quality has no effect
 + self.low_quality = True
 
 matchers/tiles.py
+    matchers/test_tiles.py
+
+R29 heat map: the sum of several objects of a class
+- values.flatten(), "amax")
++ values.flatten(), "sum")
+
+R29 heat map: each block has the first labels
+- labels[:, None, first : first + values.shape[2]]
++ labels[:, None, : values.shape[2]]
+
+matchers/center_point.py
+    matchers/test_center_point.py
+
+R29 center point: of equal objects the last
+- truths = images.truths.flip(1) if last else images.truths
++ truths = images.truths.flip(1)
+
+R29 center point: the number of the flipped object
+- index = truths.shape[1] - 1 - index
++ pass
+
+matchers/nearest.py
+    matchers/test_center_point.py matchers/test_grid.py
+
+R29 center of a cell: its upper edges belong to it
+- (x >= cells[0]) & (x < cells[2])
++ (x > cells[0]) & (x <= cells[2])
+
+matchers/tiles.py
     matchers/test_max_iou.py
 
 R29 matcher: of equal overlaps the last truth
@@ -978,6 +1007,21 @@ R5 quality: half precision is computed in half precision
 - widen(positives.anchors).chunk
 + positives.anchors.chunk
 
+qualities/gaussian.py
+    qualities/test_gaussian.py
+
+R56 heat map: not cut at the radius
+- near = real & (away <= radius).all(0)
++ near = real
+
+R56 heat map: the distance to the centre, not to its cell
+- div_(side).floor_().abs_()
++ div_(side).sub_(0.5).abs_()
+
+R56 heat map: the radius is a part of a cell
+- self._radius(size / side).floor_()
++ self._radius(size / side)
+
 qualities/confidence.py
     qualities/test_confidence.py
 
@@ -1055,6 +1099,10 @@ R53 head: a term of weight 0 keeps its NaN
 batch.py
     test_batch.py test_detector.py terms/test_rows.py
 
+R47 heat map: a label of an ignore region is a column
+- [:-1].clamp(0, classes - 1)
++ [:-1]
+
 R24 head: background is the last class
 - torch.cat([labels, labels.new_full((1,), classes)])
 + torch.cat([labels, labels.new_full((1,), classes - 1)])
@@ -1118,12 +1166,24 @@ R24 head: a softmax's background counts as a class
 + return self.columns(predictions)
 
 R47 head: ignored anchors are taught
-- torch.where(batch.ignored, self.loss.ignore_index, self.labels(batch, classes))
-+ self.labels(batch, classes)
+- torch.where(batch.ignored, self.loss.ignore_index, labels)
++ labels
 
 R63 head: the label is 1 whatever the quality
 - quality = None if self.label is None else batch.quality_of_anchors(self.label)
 + quality = None
+
+R47 head: a heat map is taught in an ignore region
+- weight = only_counted(weight, ~batch.ignored)
++ pass
+
+R22 head: two classes of a cell count once
+- (heat == 1).sum(-1)
++ (heat == 1).any(-1)
+
+R22 head: a centre that is ignored counts
+- torch.where(batch.ignored, 0, (heat == 1).sum(-1))
++ (heat == 1).sum(-1)
 
 R51 head: classes that are not labelled are hard negatives
 - if weight is None

@@ -1,6 +1,8 @@
 """A matched batch computes each thing once, with the gradient that it has."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,10 +11,11 @@ from torch.testing import assert_close
 
 import detloss
 from detloss.batch import MatchedBatch, computed_once, match_images
+from detloss.boxes import grid_points
 from detloss.coders import DeltaCoder
 from detloss.inputs import Inputs
-from detloss.matchers import Matcher
-from detloss.qualities import IoUQuality
+from detloss.matchers import Matcher, Matches
+from detloss.qualities import GaussianQuality, IoUQuality
 from detloss.tensors import without_host_sync
 
 ANCHORS = grid_anchors()
@@ -195,3 +198,59 @@ def test_a_matcher_gets_boxes_decoded_with_the_stride_of_each_anchor():
     expected[:, :40] += 8
     expected[:, 40:] += 16
     assert_close(torch.stack(matcher.given), expected)
+
+
+def heat_of(targets, classes, *, anchors=None, without_sync=False):
+    anchors = ANCHORS if anchors is None else anchors
+    count = len(targets)
+    no = torch.zeros(len(anchors), dtype=torch.bool)
+    matches = [Matches(no.long(), no, no)] * count
+    inputs = Inputs({}, targets, [anchors] * count)
+    with without_host_sync() if without_sync else nullcontext():
+        return MatchedBatch(inputs, matches, DeltaCoder()).heat(GaussianQuality(), classes)
+
+
+@pytest.mark.parametrize("without_sync", [False, True])
+def test_a_heat_is_the_largest_quality_with_an_object_of_the_class(without_sync):
+    """Of images with several objects, one and none; an ignore region has any label."""
+    cells, _ = grid_points([(32, 32)], [2])
+    targets = random_targets([6, 0, 1], seed=1)
+    targets[0] |= {"labels": torch.tensor([0, 2, 0, 99, 0, 2]), "ignore": torch.arange(6) == 3}
+    heat = heat_of(targets, 4, anchors=cells, without_sync=without_sync)
+    expected = torch.zeros(3, len(cells), 4)
+    for image, target in enumerate(targets):
+        ignore = target.get("ignore", torch.zeros_like(target["labels"]))
+        for box, label, region in zip(target["boxes"], target["labels"], ignore, strict=True):
+            if not region:
+                positives = SimpleNamespace(anchors=cells, truth_boxes=box.expand_as(cells))
+                of_class = expected[image, :, label]
+                torch.maximum(of_class, GaussianQuality()(positives), out=of_class)
+    assert_close(heat, expected)
+    assert (heat == 1).sum().item() == 6
+    assert (heat > 0).sum() > 20
+    of_any = heat_of(targets, None, anchors=cells, without_sync=without_sync)
+    assert torch.equal(of_any, heat.amax(2, keepdim=True))
+
+
+@pytest.mark.parametrize("without_sync", [False, True])
+def test_without_objects_or_anchors_there_is_no_heat(without_sync):
+    targets = random_targets([0, 0])
+    assert (heat_of(targets, 3, without_sync=without_sync) == 0).all()
+    anchors = torch.zeros(0, 4)
+    heat = heat_of(random_targets([2, 0]), 3, anchors=anchors, without_sync=without_sync)
+    assert heat.shape == (2, 0, 3)
+
+
+def test_a_heat_is_in_the_unit_of_wide_boxes_and_asked_once():
+    batch, _ = batch_of((2, 1))
+    first, second = (batch.heat(GaussianQuality(), 3) for _ in range(2))
+    assert first is second
+    assert batch.heat(GaussianQuality(min_overlap=0.5), 3) is not first
+    targets = [target | {"boxes": target["boxes"].half()} for target in batch.inputs.targets]
+    assert heat_of(targets, 3).dtype == torch.float32
+
+
+def test_a_label_that_is_no_class_has_no_heat():
+    targets = [{"boxes": ANCHORS[:1], "labels": torch.tensor([3])}]
+    with pytest.raises(ValueError, match=r"targets\[0\]\['labels'\]\[0\] must be in 0..2, got 3"):
+        heat_of(targets, 3)

@@ -47,6 +47,11 @@ class ClassificationLoss(Loss, KeptBuffers):
         if "function" in cls.__dict__:
             cls.takes_quality = "quality" in inspect.signature(cls.function).parameters
 
+    @staticmethod
+    def dense_labels(shares: Tensor) -> Tensor:
+        """Shares of "yes" (..., C), in [0, 1], as the loss wants them in a dense target."""
+        return shares
+
     def forward(
         self,
         pred: Tensor,

@@ -111,3 +111,8 @@ class HingeLoss(ClassificationLoss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, ignore_index, reduction)
+
+    @staticmethod
+    def dense_labels(shares: Tensor) -> Tensor:
+        """See `ClassificationLoss.dense_labels`: -1 for "no"."""
+        return 2 * shares - 1

@@ -139,6 +139,47 @@ def _largest_of_all(anchors: Tensor, boxes: Tensor, measure: Measure) -> tuple[T
     return running.largest, running.index
 
 
+def largest_of_each_class(
+    anchors: Tensor, boxes: Tensor, labels: Tensor, classes: int, measure: Measure
+) -> Tensor:
+    """(B, A, C) the largest measure that each anchor has with a box of each class, at least 0.
+
+    Args:
+        anchors: (B, A, 4), finite.
+        boxes: (B, M, 4), M >= 1.
+        labels: (B, M) int64, the class of each box, in 0..C-1.
+        classes: C.
+        measure: It is never NaN, and 0 for an anchor and a box that share no area.
+    """
+    largest = anchors.new_zeros(*anchors.shape[:2], classes)
+    if sync_is_free(anchors):
+        for of_image in zip(largest, anchors, boxes, labels, strict=True):
+            _write_largest_of_each_class(*of_image, measure)
+        return largest
+    first = 0
+    for some_boxes, all_anchors in blocks_of_boxes(anchors, boxes):
+        values = measure(some_boxes, all_anchors).transpose(1, 2)  # (B, A, K)
+        column = labels[:, None, first : first + values.shape[2]].expand_as(values)
+        largest.scatter_reduce_(2, column, values, "amax")
+        first += values.shape[2]
+    return largest
+
+
+def _write_largest_of_each_class(
+    largest: Tensor, anchors: Tensor, boxes: Tensor, labels: Tensor, measure: Measure
+) -> None:
+    """`largest_of_each_class` of one image on a CPU, over `largest` (A, C), which is 0."""
+    tiles = Tiles(anchors, boxes)
+    size, label = tiles.anchors.shape[2], pad(labels, (0, 1))
+    flat = largest.view(-1)
+    for chosen, near in tiles.blocks():
+        values = measure(*tiles.pairs(chosen, near))  # (G, K, size)
+        anchor = chosen[:, None, None] * size + torch.arange(size)
+        place = anchor * largest.shape[1] + label[near][..., None]
+        place.clamp_(max=len(flat) - 1)  # of a point that fills up, whose measure is 0
+        flat.scatter_reduce_(0, place.flatten(), values.flatten(), "amax")
+
+
 class Running:
     """The largest of each anchor over several blocks of boxes, and the first box that has it.
 

@@ -3,9 +3,11 @@
 from abc import abstractmethod
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from detloss.registry import Part
+from detloss.tensors import wide_type
 
 
 class Positives(Protocol):
@@ -47,3 +49,25 @@ class Quality(Part):
     def forward(self, positives: Positives) -> Tensor:
         """(P,) the quality of each positive."""
         raise NotImplementedError
+
+
+class HeatQuality(Quality):
+    """A quality of any anchor with any ground truth by their places, not of positives alone.
+
+    As the label of all anchors it is a heat map: an anchor's label for a class is the largest
+    quality that it has with an object of that class, whether it is assigned to it or not.
+    """
+
+    @abstractmethod
+    def of_planes(self, truths: Tensor, anchors: Tensor) -> Tensor:
+        """The quality of ground truths and anchors, finite planes (4, ...) that broadcast.
+
+        It is 0 where they share no area, or one of them has none.
+        """
+        raise NotImplementedError
+
+    def forward(self, positives: Positives) -> Tensor:
+        """See `Quality.forward`."""
+        truths, anchors = positives.truth_boxes, positives.anchors
+        dtype = torch.promote_types(wide_type(truths), wide_type(anchors))
+        return self.of_planes(*(boxes.to(dtype).movedim(-1, 0) for boxes in (truths, anchors)))

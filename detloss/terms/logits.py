@@ -10,9 +10,10 @@ from torch import Tensor
 from detloss.batch import MatchedBatch
 from detloss.classification import ClassificationLoss
 from detloss.kernels import Loss
+from detloss.kernels.reduction import only_counted
 from detloss.kernels.softmax import class_columns
 from detloss.normalizers import Normalizer
-from detloss.qualities import Quality
+from detloss.qualities import HeatQuality, Quality
 from detloss.registry import CLASSIFICATION, QUALITIES, NonNegative, Registry
 from detloss.terms.base import LevelWeights, Over, Term, TermReduction
 from detloss.terms.rows import Rows
@@ -24,7 +25,7 @@ class LogitTerm(Term):
     Args:
         loss: A classification loss with a gradient.
         label: The label of each positive, instead of 1: a quality; "one" for 1; None for the
-            default.
+            default. A `HeatQuality` over all anchors is a heat map, whoever is positive.
 
     The others as in `Term`.
     """
@@ -111,6 +112,23 @@ class LogitTerm(Term):
         """(B, C) bool, the classes that are labelled in each image; None for all in all."""
         return None
 
+    def heat(self, batch: MatchedBatch) -> Tensor | None:
+        """(B, A, C) the label of each anchor and class where it is a heat map, else None."""
+        if self.over != "all" or not isinstance(self.label, HeatQuality):
+            return None
+        return batch.heat(
+            self.label, None if self.one_logit else self.classes(batch.inputs.predictions)
+        )
+
+    def positive_labels(self, batch: MatchedBatch) -> Tensor:
+        """(B, A) the label of each positive, 0 elsewhere; of a heat map the number of its ones."""
+        heat = self.heat(batch)
+        if heat is not None:
+            return torch.where(batch.ignored, 0, (heat == 1).sum(-1))
+        if self.label is None:
+            return batch.positive
+        return torch.where(batch.positive, batch.quality_of_anchors(self.label), 0)
+
     @property
     def has_factors(self) -> bool:
         """See `Term.has_factors`."""
@@ -181,8 +199,14 @@ class LogitTerm(Term):
         """The loss of every anchor that counts, logits (B, A, C) and weight (B, A), reduced."""
         classes = self.classes(batch.inputs.predictions)
         with torch.no_grad():
-            target = torch.where(batch.ignored, self.loss.ignore_index, self.labels(batch, classes))
-            quality = None if self.label is None else batch.quality_of_anchors(self.label)
+            target, quality = self.heat(batch), None
+            if target is not None:
+                target = self.loss.dense_labels(target)
+                weight = only_counted(weight, ~batch.ignored)
+            else:
+                labels = self.labels(batch, classes)
+                target = torch.where(batch.ignored, self.loss.ignore_index, labels)
+                quality = None if self.label is None else batch.quality_of_anchors(self.label)
             labelled = self.labelled(batch, classes)
             if labelled is not None:
                 labelled = labelled[:, None]

@@ -37,6 +37,13 @@ class Weighing(Protocol):
         """Weights of the rows' classes that the loss multiplies in."""
 
 
+class Labelling(Protocol):
+    """A classification term, for the labels of its positives; see `detloss.terms.LogitTerm`."""
+
+    def positive_labels(self, batch: MatchedBatch) -> Tensor:
+        """(B, A) the label of each positive, 0 elsewhere."""
+
+
 class Rows:
     """The rows that a term runs over: every anchor that counts, or the positives.
 
@@ -45,7 +52,7 @@ class Rows:
     Args:
         term: The term.
         batch: The matched batch.
-        label: The quality that is the label of the classification, None for a label of 1.
+        classifier: The classification term; None where every positive has a label of 1.
         divides_levels: Whether each pyramid level has a divisor of its own.
     """
 
@@ -53,14 +60,14 @@ class Rows:
         self,
         term: Weighing,
         batch: MatchedBatch,
-        label: Quality | None,
+        classifier: Labelling | None,
         *,
         divides_levels: bool = False,
     ) -> None:
         self.term = term
         self.batch = batch
         self.divides_levels = divides_levels
-        self._label = label
+        self._classifier = classifier
 
     @property
     def dtype(self) -> torch.dtype:
@@ -119,12 +126,9 @@ class Rows:
     @computed_once
     def target_scores(self) -> Tensor:
         """(B, A) label of each positive times its ground truth's weight."""
-        scores = self.positive if self._label is None else self._label_of_anchors(self._label)
-        weights = self.batch.anchor_weights
+        classifier, weights = self._classifier, self.batch.anchor_weights
+        scores = self.positive if classifier is None else classifier.positive_labels(self.batch)
         return scores if weights is None else _times(scores, weights)
-
-    def _label_of_anchors(self, label: Quality) -> Tensor:
-        return torch.where(self.positive, self.batch.quality_of_anchors(label), 0)
 
     @property
     @computed_once

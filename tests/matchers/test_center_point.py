@@ -34,7 +34,7 @@ def plainly(truths, contested):
 
     order = list(range(len(truths)))
     if contested == "smallest":
-        order = sorted(reversed(order), key=area, reverse=True)
+        order.sort(key=lambda number: (-area(number), -number))
     for number in order:
         x1, y1, x2, y2 = truths[number].tolist()
         column, row = (math.floor(c / STRIDE) for c in ((x1 + x2) / 2, (y1 + y2) / 2))

@@ -45,3 +45,33 @@ def test_a_crowd_before_250_000_anchors(name, count, anchors, megabytes):
     if issubclass(MATCHERS[name], ClaimMatcher):  # keeps who has each anchor, and a block of pairs
         megabytes = max(megabytes, 64)
     assert printed_by(PEAK, name, str(count), str(anchors)) < megabytes * 1e6
+
+
+HEAT = """
+import sys
+import torch
+from detloss.bench.cases.matching import objects
+from detloss.bench.measure import resident_peak
+from detloss.boxes import grid_points
+from detloss.matchers.images import images_of
+from detloss.matchers.tiles import largest_of_each_class
+from detloss.qualities import GaussianQuality
+
+cells, _ = grid_points([(256, 256)], [4])
+
+def heat(count):
+    boxes = [objects(count, 1024, torch.device("cpu"))]
+    images = images_of([cells], boxes, gt_labels=[torch.zeros(count, dtype=torch.long)])
+    return largest_of_each_class(
+        images.anchors, images.truths, images.labels, 1, GaussianQuality().of_planes
+    )
+
+heat(10)
+print(resident_peak(lambda: [heat(int(sys.argv[1]))]))
+"""
+
+
+@measures_memory
+def test_the_heat_map_of_a_crowd_on_65_536_cells():
+    """All pairs at once would be 1.3 GB, several times over."""
+    assert printed_by(HEAT, "5000") < 100e6

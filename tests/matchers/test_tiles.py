@@ -7,7 +7,8 @@ from boxgen import random_boxes
 from detloss.boxes import pairwise_overlap
 from detloss.boxes.overlaps import iou_of_planes
 from detloss.matchers import MaxIoUMatcher
-from detloss.matchers.tiles import CPU_PAIRS, Tiles
+from detloss.matchers.tiles import CPU_PAIRS, Tiles, largest_of_each_class
+from detloss.tensors import without_host_sync
 
 
 @pytest.mark.parametrize("order", ["random", "sorted"])
@@ -46,6 +47,28 @@ def test_pairs_are_those_of_the_tiles(monkeypatch):
     assert torch.equal(overlap[1], expected[[0, 2], :4])
     assert (overlap[0, :, 2:] == 0).all(), "filled up with points"
     assert (overlap[0, 1] == 0).all(), "a box that is none"
+
+
+@pytest.mark.parametrize("pairs_of_a_block", [1, 64, CPU_PAIRS])
+def test_the_largest_of_each_class_is_that_of_its_boxes(monkeypatch, pairs_of_a_block):
+    """Of two images; class 4 has no box, and the last box is none."""
+    monkeypatch.setattr("detloss.matchers.tiles.CPU_PAIRS", pairs_of_a_block)
+    monkeypatch.setattr("detloss.matchers.tiles.GPU_PAIRS", pairs_of_a_block)
+    monkeypatch.setattr("detloss.matchers.tiles.TILE", 7)
+    anchors, boxes = random_boxes(120, seed=1).view(2, -1, 4), random_boxes(20, seed=2)
+    boxes[-1] = 0
+    boxes, labels = boxes.view(2, -1, 4), torch.arange(20).view(2, -1) * 3 % 4
+    expected = torch.zeros(2, 60, 5, dtype=torch.float64)
+    for image in range(2):
+        overlap = pairwise_overlap(anchors[image], boxes[image])
+        for box, label in enumerate(labels[image]):
+            of_class = expected[image, :, label]
+            torch.maximum(of_class, overlap[:, box], out=of_class)
+    found = largest_of_each_class(anchors, boxes, labels, 5, iou_of_planes)
+    assert torch.equal(found, expected)
+    with without_host_sync():
+        found = largest_of_each_class(anchors, boxes, labels, 5, iou_of_planes)
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize(("anchors", "boxes"), [(0, 3), (5, 0), (0, 0)])

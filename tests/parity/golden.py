@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detloss.boxes import grid_anchors
+from detloss.boxes import grid_anchors, grid_points
 from detloss.matchers import Matches
 
 FILE_NAME = re.compile(r"(?P<name>.+)_seed(?P<seed>\d+)\.npz")
@@ -118,6 +118,11 @@ class Golden:
         """(A, 4) the square of its stride's side whose top left corner is a stored point."""
         side = self.strides()[:, None]
         return torch.cat([self["points"], self["points"] + side], dim=-1)
+
+    def grid_cells(self) -> Tensor:
+        """(A, 4) the cells of each level's map."""
+        strides = [int(level[0]) for level in self.strides().split(self.level_sizes())]
+        return grid_points(self["level_shapes"].tolist(), strides)[0]
 
     def cell_anchors(self) -> Tensor:
         """(A, 4) the sizes of each level around the centres of its cells."""

@@ -195,6 +195,15 @@ YOLOV5 = Original(
     Golden.cell_anchors,
     of_an_image=True,
 )
+CENTERNET = Original(
+    "centernet",
+    {
+        "class_probabilities": "center_heatmap_preds",
+        "box_regression": lambda read: torch.cat([read["offset_preds"], read["wh_preds"]], -1),
+    },
+    {"classification": "center_heatmap", "box/offset": "offset", "box/size": "wh"},
+    Golden.grid_cells,
+)
 TOOD = Original(
     "tood",
     {"class_probabilities": "cls_scores", "box_regression": "bbox_preds"},
@@ -315,6 +324,7 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
         Golden.points,
         convention={"matcher.convention": "mmdet"},
     ),
+    ("mmdet", "centernet"): CENTERNET,
     ("mmdet", "yolov3"): YOLOV3,
     ("mmdet", "rtmdet"): Original("rtmdet", MM_PREDICTIONS, MM_TERMS, Golden.points),
     ("mmdet", "ssd"): Original("ssd_mmdet", MM_PREDICTIONS, MM_TERMS, Golden.anchors, sampled=True),

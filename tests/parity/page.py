@@ -72,6 +72,7 @@ PAPER = {
     "yolox_mmdet_l1": "as yolox_mmdet, with L1 of the codes",
     "foveabox": "classes over the positives plus the number of images",
     "paa": "nothing known",
+    "centernet": "offset and size divided by their two coordinates",
     "vfnet": "boxes divided by the sum of their IoUs, for the positives",
     "rtmdet": "nothing known",
     "yolof": "nothing known",

@@ -53,7 +53,7 @@ VARIANTS = [quality for name in NAMES for quality in variants(name)]
 
 
 def positives_of(count, *, dtype=torch.float32, seed=0, boxes=None):
-    """Random positives, or those of every pair of the given boxes."""
+    """Random positives, small anchors in their ground truths; or every pair of the given boxes."""
     generator = torch.Generator().manual_seed(seed)
     if boxes is not None:
         given = torch.tensor(boxes, dtype=dtype)
@@ -61,9 +61,12 @@ def positives_of(count, *, dtype=torch.float32, seed=0, boxes=None):
         anchors, truths = given.repeat(len(given), 1), given.repeat_interleave(len(given), 0)
         preds = anchors.roll(1, 0)
     else:
-        anchors, truths, preds = (
-            random_boxes(count, seed=seed + one, dtype=torch.float64).to(dtype) for one in range(3)
+        truths, preds = (random_boxes(count, seed=seed + one).to(dtype) for one in range(2))
+        corner = truths[:, :2] + torch.rand(count, 2, generator=generator) * (
+            truths[:, 2:] - truths[:, :2]
         )
+        anchors = torch.cat([corner, corner + torch.rand(count, 2, generator=generator)], 1)
+        anchors = anchors.to(dtype)
     return SimpleNamespace(
         anchors=anchors,
         truth_boxes=truths,

@@ -1,12 +1,17 @@
 """What the terms of logits share: labels that are qualities, and what they refuse."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+from torch.testing import assert_close
 
 import detloss
+from detloss.boxes import grid_points
 from detloss.matchers import Matches
 from detloss.qualities import IoUQuality
 from detloss.registry import CLASSIFICATION
+from detloss.tensors import without_host_sync
 from detloss.terms import ClassificationTerm, ObjectnessTerm
 
 SOFTMAX = [
@@ -120,3 +125,126 @@ def test_an_ignore_index_among_the_answers_of_one_logit_is_refused(ignore_index)
     loss = CLASSIFICATION["sigmoid_cross_entropy"](ignore_index=ignore_index)
     with pytest.raises(ValueError, match=r"^objectness: ignore_index must not be in 0\.\.1, "):
         ObjectnessTerm(loss).check({"objectness": torch.zeros(1, 1)}, 4)
+
+
+CELLS, _ = grid_points([(4, 4)], [4])
+TARGETS = [
+    {
+        "boxes": torch.tensor([[0.0, 0, 3, 3], [1, 1, 2, 2], [0, 0, 16, 16], [8, 0, 16, 8]]),
+        "labels": torch.tensor([1, 1, 2, 0]),
+        "ignore": torch.tensor([False, False, False, True]),
+        "weights": torch.tensor([1.0, 3, 1, 1]),
+    },
+    {
+        "boxes": torch.tensor([[5.0, 4, 7, 8], [5, 5, 7, 7]]),
+        "labels": torch.tensor([0, 2]),
+        "class_mask": torch.tensor([True, False, True]),
+    },
+    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)},
+]
+"""Of 4 x 4 cells: two objects of one class in the first cell, an ignore region over the upper right
+quarter; two objects of different classes in one cell; none."""
+
+
+def of_points(term="classification", *, normalizer=None, **options):
+    """The loss of `TARGETS`, and its gradient by the logits."""
+    criterion = detloss.build(
+        {
+            "matcher": {"type": "center_point"},
+            term: options,
+            "normalizer": normalizer or {"type": "constant", "value": 1.0},
+        }
+    )
+    shape = (3, 16, 3) if term == "classification" else (3, 16)
+    reads = {"classification": "class_logits"}.get(term, term)
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    output = criterion({reads: logits}, TARGETS, anchors=CELLS)
+    output.total.backward()
+    return output, logits.grad
+
+
+ONE_CELL = {"type": "gaussian", "min_overlap": 1.0}
+
+
+@pytest.mark.parametrize("way", [nullcontext, without_host_sync])
+@pytest.mark.parametrize("name", YES_OR_NO)
+def test_a_heat_map_of_single_cells_is_a_hard_label(name, way):
+    """But where two objects have a cell: both have a label there."""
+    with way():
+        hard, hard_gradient = of_points(type=name, label="one")
+        heat, gradient = of_points(type=name, label=ONE_CELL)
+    assert_close(gradient[[0, 2]], hard_gradient[[0, 2]])
+    assert_close(heat.total - hard.total, of_second(name))
+    assert (gradient[0, [2, 3, 6, 7]] == 0).all()  # in the region
+    assert (gradient[1, :, 1] == 0).all()  # nobody looked for it
+
+
+def of_second(name):
+    """What the label of the larger object in the contested cell changes."""
+    loss = CLASSIFICATION[name](reduction="none")
+    logit = torch.randn((3, 16, 3), generator=torch.Generator().manual_seed(0))[1, 5, :1]
+    yes, no = (
+        loss.compute(
+            logit[None], loss.dense_labels(torch.full((1, 1), y)), weight=None, reduction="sum"
+        )
+        for y in (1.0, 0.0)
+    )
+    return yes - no
+
+
+def test_a_heat_map_over_positives_is_the_quality_of_each():
+    _, gradient = of_points(type="sigmoid_cross_entropy", label=ONE_CELL, over="positives")
+    _, expected = of_points(type="sigmoid_cross_entropy", label="one", over="positives")
+    assert torch.equal(gradient, expected)
+
+
+def test_a_heat_map_reaches_beyond_the_positives():
+    """Image 0 has a box of 4 x 4 cells, whose r at an IoU of 0.01 is 1 and s 1/2."""
+    options = {"type": "mean_squared_error", "label": {"type": "gaussian", "min_overlap": 0.01}}
+    _, gradient = of_points(**options)
+    _, of_no = of_points(**options | {"label": "one"})
+    changed = (gradient - of_no)[0, :, 2].abs() > 1e-6
+    around = [5, 6, 7, 9, 11, 13, 14, 15]  # of cell 10; 6 and 7 are in the region
+    assert changed.nonzero().view(-1).tolist() == [cell for cell in around if cell not in (6, 7)]
+
+
+def test_the_heat_of_a_single_logit_is_that_of_any_class():
+    _, gradient = of_points("objectness", type="sigmoid_cross_entropy", label=ONE_CELL)
+    _, expected = of_points("objectness", type="sigmoid_cross_entropy")
+    assert torch.equal(gradient, expected)
+
+
+@pytest.mark.parametrize("way", [nullcontext, without_host_sync])
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        pytest.param("one", 3 + 1 + 1, id="the smaller one of weight 3, the large one, one of two"),
+        pytest.param("gaussian", 3 + 1 + 2, id="both classes of a cell count, one class once"),
+    ],
+)
+def test_target_scores_are_the_ones_of_a_heat_map(label, expected, way):
+    with way():
+        output, _ = of_points(
+            type="gaussian_focal", label=label, normalizer={"type": "target_scores"}
+        )
+    assert output.divisors["classification"] == expected
+
+
+def test_a_sampler_looks_at_the_loss_of_a_heat_map():
+    criterion = detloss.build(
+        {
+            "matcher": {"type": "center_point"},
+            "sampler": {"type": "hard_negative", "ratio": 1.0},
+            "classification": {"type": "gaussian_focal", "label": "gaussian"},
+            "normalizer": {"type": "target_scores"},
+        }
+    )
+    logits = torch.full((3, 16, 3), -4.0).index_fill_(1, torch.tensor([3, 9]), 4.0)
+    logits.requires_grad_()
+    output = criterion({"class_logits": logits}, TARGETS, anchors=CELLS)
+    output.total.backward()
+    assert output.divisors["classification"] == 3 + 1 + 2
+    learned = (logits.grad != 0).any(-1)
+    assert learned.sum(1).tolist() == [4, 2, 0]
+    assert learned[0, 9]
+    assert learned[1, 3]

@@ -44,7 +44,6 @@ def rows_of(
     term="classification",
     *,
     matches=MATCHES,
-    label=None,
     level_sizes=None,
     divides_levels=False,
     **options,
@@ -60,7 +59,7 @@ def rows_of(
     return Rows(
         criterion.terms[term],
         MatchedBatch(inputs, matches, criterion.coder),
-        label,
+        None,
         divides_levels=divides_levels,
     )
 
@@ -179,10 +178,10 @@ def test_a_weight_of_0_silences_a_quality_that_is_not_a_number():
 
     silent = [{**TARGETS[0], "weights": torch.tensor([1.0, 0.0])}, TARGETS[1]]
     criterion = build(box={"type": "giou", "weigh_by": "centerness"})
-    term = criterion.terms["box"]
-    term.weigh_by = Broken()
+    term, classifier = criterion.terms["box"], criterion.terms["classification"]
+    term.weigh_by = classifier.label = Broken()
     inputs = Inputs({"box_regression": torch.zeros(2, 3, 4)}, silent, [ANCHORS, ANCHORS])
-    rows = Rows(term, MatchedBatch(inputs, MATCHES, criterion.coder), Broken())
+    rows = Rows(term, MatchedBatch(inputs, MATCHES, criterion.coder), classifier)
     assert rows.row_weights.tolist() == [[1, 0, 0], [0, 0, 1]]
     assert rows.target_scores.tolist() == [[1, 0, 0], [0, 0, 1]]
     assert rows.weights(torch.tensor(1.0)).tolist() == [1, 0, 1]
