@@ -11,6 +11,7 @@ from detloss.boxes import grid_points
 from detloss.matchers import Matches
 from detloss.qualities import IoUQuality
 from detloss.registry import CLASSIFICATION
+from detloss.samplers import leave_out
 from detloss.tensors import without_host_sync
 from detloss.terms import ClassificationTerm, ObjectnessTerm
 
@@ -248,3 +249,21 @@ def test_a_sampler_looks_at_the_loss_of_a_heat_map():
     assert learned.sum(1).tolist() == [4, 2, 0]
     assert learned[0, 9]
     assert learned[1, 3]
+
+
+def test_a_centre_that_a_sampler_left_out_is_no_one():
+    criterion = detloss.build(
+        {
+            "matcher": {"type": "center_point"},
+            "classification": {"type": "gaussian_focal", "label": "gaussian"},
+            "normalizer": {"type": "target_scores"},
+        }
+    )
+    matches = [
+        leave_out(match, match.positive) for match in criterion.match(TARGETS, anchors=CELLS)
+    ]
+    logits = torch.zeros(3, 16, 3, requires_grad=True)
+    output = criterion({"class_logits": logits}, TARGETS, anchors=CELLS, matches=matches)
+    output.total.backward()
+    assert output.divisors["classification"] == 1
+    assert (logits.grad[0, 0] == 0).all()
