@@ -189,7 +189,6 @@ if TYPE_CHECKING:
         """What a model has after `use_loss`."""
 
         kind: ClassVar[str]
-        reads: ClassVar[Mapping[str, str]]
         plain_class: ClassVar[type]
         criterion: DetectorLoss
         loss_output: DetectorOutput | None
@@ -206,6 +205,11 @@ class _WithLoss(_Attributes):
     background = False
 
     @staticmethod
+    def reads() -> dict[str, str]:
+        """What the model calls each prediction; no attribute, which older compilers cannot read."""
+        return {"class_logits": "cls_logits", "box_regression": "bbox_regression"}
+
+    @staticmethod
     def coder_of(model: Any) -> dict[str, Any]:
         """The options of the coder that the model decodes with."""
         return {"type": "delta", "weights": list(model.box_coder.weights)}
@@ -213,7 +217,7 @@ class _WithLoss(_Attributes):
     @classmethod
     def check_criterion(cls, model: Any, criterion: DetectorLoss) -> None:
         """Raises TypeError or ValueError where `model` cannot serve `criterion`."""
-        check_parts(criterion, cls.kind, cls.reads)
+        check_parts(criterion, cls.kind, cls.reads())
         check_background(criterion, column=cls.background)
         check_coder(criterion, cls.coder_of(model))
         check_levels(criterion, len(model.anchor_generator.num_anchors_per_location()))
@@ -227,7 +231,7 @@ class _WithLoss(_Attributes):
     ) -> dict[str, Tensor]:
         """The terms of the criterion; the rest of its output is kept."""
         output = self.criterion(
-            {name: head_outputs[theirs] for name, theirs in self.reads.items()},
+            {name: head_outputs[theirs] for name, theirs in self.reads().items()},
             targets,
             anchors=anchors,
             level_sizes=level_sizes or self._level_sizes,
@@ -284,7 +288,6 @@ class _RetinaNetWithLoss(_WithLoss):
     """A RetinaNet's names and order of arguments, our terms."""
 
     kind = "a RetinaNet"
-    reads = {"class_logits": "cls_logits", "box_regression": "bbox_regression"}  # noqa: RUF012
 
     @torch.jit.unused
     def compute_loss(
@@ -301,7 +304,11 @@ class _FCOSWithLoss(_WithLoss):
     """An FCOS's names and order of arguments, our terms."""
 
     kind = "an FCOS"
-    reads = {**_RetinaNetWithLoss.reads, "centerness": "bbox_ctrness"}  # noqa: RUF012
+
+    @staticmethod
+    def reads() -> dict[str, str]:
+        """See `_WithLoss.reads`."""
+        return {**_WithLoss.reads(), "centerness": "bbox_ctrness"}
 
     @staticmethod
     def coder_of(model: Any) -> dict[str, Any]:
@@ -328,7 +335,6 @@ class _SSDWithLoss(_WithLoss):
     """
 
     kind = "an SSD"
-    reads = _RetinaNetWithLoss.reads
     background = True
 
     @torch.jit.unused
@@ -352,7 +358,11 @@ class _ProposalsWithLoss(_WithLoss):
     """The calls of a region proposal network, our loss."""
 
     kind = "a RegionProposalNetwork"
-    reads = {"objectness": "objectness", "box_regression": "box_regression"}  # noqa: RUF012
+
+    @staticmethod
+    def reads() -> dict[str, str]:
+        """See `_WithLoss.reads`."""
+        return {"objectness": "objectness", "box_regression": "box_regression"}
 
     @torch.jit.unused
     def assign_targets_to_anchors(

@@ -6,7 +6,8 @@ something to any of them, and a config names which.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
@@ -21,7 +22,8 @@ IMAGE_SIZE = "image_size"
 """The option of a member that measures by the image."""
 
 
-class Member(NamedTuple):
+@dataclass(frozen=True)
+class Member:
     """A loss of the family, told apart: its penalties.
 
     Attributes:
@@ -36,7 +38,7 @@ class Member(NamedTuple):
     penalties: Callable[..., Sequence[Tensor]]
     fused: Callable[..., Sequence[Penalty]] | None = None
     option_names: tuple[str, ...] = ()
-    options: Mapping[str, Any] = {}
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def having(self, **options: Any) -> "Member":
         """The same member with those options, too."""
