@@ -1,7 +1,7 @@
 """``detloss ...``: what is there, whether a config is right, and how fast it is here."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import detloss
+from detloss.docstrings import papers_of
 from detloss.registry import SECTIONS, TERMS, Part, options_of
 from detloss.terms import Term
 
@@ -24,23 +25,49 @@ console = Console()
 
 @app.command("list")
 def list_parts() -> None:
-    """Every part that a config can name, with its options and their defaults."""
+    """Every part that a config can name, its paper, and the options that a config takes."""
     for section, registry in SECTIONS.items():
-        table = Table("type", "options", title=f"{section}:", title_justify="left", box=None)
-        for name in registry.names():
-            table.add_row(name, _options(registry[name]))
-        console.print(table)
-    table = Table("key", "takes a", "options", title="terms:", title_justify="left", box=None)
-    for name in TERMS.names():
-        term = cast(type[Term], TERMS[name])
-        table.add_row(name, term.losses.role, _options(term, without="loss"))
+        parts = {name: registry[name] for name in registry.names()}
+        papers = {name: papers_of(part) for name, part in parts.items()}
+        first = {name: found[0].short() if found else "" for name, found in papers.items()}
+        _print_parts(section, parts, ("type", "paper"), first)
+    terms = {name: cast(type[Term], TERMS[name]) for name in TERMS.names()}
+    roles = {name: term.losses.role for name, term in terms.items()}
+    _print_parts("terms", terms, ("key", "takes a"), roles)
+
+
+def _print_parts(
+    title: str,
+    parts: Mapping[str, type[Part]],
+    columns: tuple[str, str],
+    about: Mapping[str, str],
+) -> None:
+    """A row a part; options that all of them take, with one default, have a row of their own."""
+    table = Table(title=f"{title}:", title_justify="left", box=None)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    table.add_column("options")
+    options = {name: _options(part) for name, part in parts.items()}
+    first, *others = options.values()
+    common = [option for option in first if all(option in other for other in others)]
+    if common:
+        table.add_row("(all)", "", ", ".join(common))
+    for name, found in options.items():
+        own = ", ".join(option for option in found if option not in common)
+        table.add_row(name, about[name], own)
     console.print(table)
 
 
-def _options(part: type[Part], *, without: str | None = None) -> str:
-    """The options of a part with their defaults."""
-    options = {name: p for name, p in options_of(part).items() if name != without}
-    return ", ".join(str(p).split(":")[0] + _default(p) for p in options.values())
+def _options(part: type[Part]) -> list[str]:
+    """The options that a config gives a part, with their defaults.
+
+    The loss of a term stands in the term's own mapping, and a normalizer is there for a reduction.
+    """
+    return [
+        str(parameter).split(":")[0] + _default(parameter)
+        for name, parameter in options_of(part).items()
+        if name not in ("loss", "reduction")
+    ]
 
 
 def _default(parameter: Any) -> str:

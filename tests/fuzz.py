@@ -27,6 +27,7 @@ from torch import Tensor
 import detloss
 from detloss.boxes.lengths import Lengths
 from detloss.coders import DeltaCoder
+from detloss.docstrings import range_of
 from detloss.kernels import Loss, plain_formulas
 from detloss.registry import (
     CLASSIFICATION,
@@ -288,10 +289,10 @@ def steepness(loss: Loss, value: Tensor, gradient: Tensor) -> Tensor:
 
 def highest(loss: Loss) -> float:
     """The largest value of a loss, as its docstring states it."""
-    if loss.config().get("mode") == "log" and "-ln eps" in loss.function.__doc__:
-        return -math.log(loss.eps)
-    stated = re.search(r"Loss in \[0, ([\d.]+)[)\]]", loss.function.__doc__)
-    return float(stated[1]) if stated else math.inf
+    stated = re.fullmatch(r"\[0, (.+)[)\]]", range_of(loss.function, loss.config().values()))
+    if not stated:
+        return math.inf
+    return -math.log(loss.eps) if stated[1] == "-ln eps" else float(stated[1])
 
 
 def rounding(loss: Loss, pred: Tensor, target: Tensor) -> Tensor | float:

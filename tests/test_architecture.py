@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "detloss"
 LAYERS = [
     {"registry", "tensors"},
-    {"boxes", "buffers", "shipped"},
+    {"boxes", "buffers", "docstrings", "shipped"},
     {"kernels"},
     {"classification", "coders", "regression"},
     {"matchers"},

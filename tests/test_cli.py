@@ -1,6 +1,7 @@
 """The ``detloss`` command."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,24 @@ def test_list_names_every_part(call):
         assert f"{section}:" in printed
         for name in registry.names():
             assert name in printed
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_list_has_papers_and_what_a_config_takes_and_cuts_no_name(width, call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    printed = call("list").output
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= width
+    rows = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
+    assert "Rezatofighi 2019" in rows["giou"]
+    assert rows["giou"].split()[-1] == "eps=1e-07"
+    assert "reduction" not in printed  # a criterion has a normalizer instead
+
+
+def test_list_says_once_what_all_parts_of_a_kind_take(call):
+    found = re.findall(r"^ \(all\) +(.*?) *$", call("list").output, flags=re.MULTILINE)
+    assert "class_weight=None, ignore_index=-1" in found
+    assert call("list").output.count("ignore_index=-1") == 1
 
 
 def test_check_prints_the_resolved_config(call):

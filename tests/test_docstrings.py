@@ -1,4 +1,4 @@
-"""The same argument has the same text in the docstring of every loss function.
+"""Docstrings: what programs read in them is there, and the same argument has the same text in all.
 
 Losses copy the text of an argument from one another, and a mended copy leaves the others behind.
 """
@@ -10,6 +10,7 @@ import re
 
 import pytest
 
+from detloss.docstrings import Paper, cited_in, papers_of, range_of, section
 from detloss.registry import CLASSIFICATION, REGRESSION
 
 LIKE = 0.75
@@ -102,3 +103,92 @@ def test_differences(text, expected):
     )
     another.__doc__ = "A.\n\nArgs:\n    eps: Of another type, so another argument."
     assert list(differences([one, other, another])) == expected
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_a_loss_states_its_range_and_its_paper(cls):
+    name = cls.function.__name__
+    assert range_of(cls.function), (
+        f"begin the section `Returns:` in the docstring of {name} with the range, as "
+        "`Loss in [0, 2]` or `Loss >= 0`"
+    )
+    assert papers_of(cls), (
+        f'write in the section `Reference:` in the docstring of {name}: authors, "title", where '
+        "and the year, arXiv:number"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference", "papers"),
+    [
+        pytest.param(
+            'Zheng et al., "Distance-IoU Loss", AAAI 2020, arXiv:1911.08287.',
+            [Paper("Zheng et al.", "2020", "1911.08287")],
+            id="authors, title, year, preprint",
+        ),
+        pytest.param(
+            'Lyu et al., "RTMDet", arXiv:2212.07784, section 3.3.',
+            [Paper("Lyu et al.", "2022", "2212.07784")],
+            id="the year of a preprint",
+        ),
+        pytest.param(
+            'Ge et al., "YOLOX: Exceeding in 2019", arXiv:2007.08430.',
+            [Paper("Ge et al.", "2020", "2007.08430")],
+            id="no year in a title or a number",
+        ),
+        pytest.param(
+            'Huber, "Robust; or not: A Location", Annals 35, 1964.',
+            [Paper("Huber", "1964")],
+            id="a title with punctuation, no preprint",
+        ),
+        pytest.param(
+            'Ma and Xu, "A", 2023; smoothing: Li, Xu and He, "B" (C), CVPR 2016; as in their code.',
+            [Paper("Ma and Xu", "2023"), Paper("Li, Xu and He", "2016")],
+            id="several, one with what it is of, and a remark",
+        ),
+        pytest.param('torchvision, ``compute_loss``. "linear" is ours.', [], id="no paper"),
+    ],
+)
+def test_papers_worked_by_hand(reference, papers):
+    assert cited_in(reference) == papers
+
+
+@pytest.mark.parametrize(
+    ("paper", "expected"),
+    [
+        (Paper("Rezatofighi et al.", "2019"), "Rezatofighi 2019"),
+        (Paper("Tychsen-Smith and Petersson", "2018"), "Tychsen-Smith 2018"),
+        (Paper("Zhang, Xu and Zhang", "2023"), "Zhang 2023"),
+        (Paper("Huber", "1964"), "Huber 1964"),
+    ],
+)
+def test_a_paper_in_short(paper, expected):
+    assert paper.short() == expected
+
+
+def returning(text):
+    def loss(): ...
+
+    loss.__doc__ = f"A loss.\n\n    Returns:\n        {text}\n\n    Raises:\n        TypeError: No."
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("returns", "options", "expected"),
+    [
+        pytest.param("Loss in [0, 2.5): 0 for identical boxes.", [], "[0, 2.5)", id="half open"),
+        pytest.param("Loss >= 0, in [0, 3] for boxes.", [], ">= 0", id="without an upper end"),
+        pytest.param("Loss, >= 0 by the paper's convention.", [], ">= 0", id="by a convention"),
+        pytest.param('Loss in [0, 1], for "log" in [0, 9].', ["iou"], "[0, 1]", id="another word"),
+        pytest.param('Loss in [0, 1], for "log" in [0, 9].', [1e-7, "log"], "[0, 9]", id="a word"),
+        pytest.param("0 or 1 a row.", [], "", id="not stated"),
+    ],
+)
+def test_ranges_worked_by_hand(returns, options, expected):
+    assert range_of(returning(returns), options) == expected
+
+
+def test_a_section_is_one_line_up_to_the_next():
+    assert section(returning("Loss >= 0,\n        finite."), "Returns") == "Loss >= 0, finite."
+    assert section(returning("Loss >= 0."), "Reference") == ""
+    assert section(lambda: None, "Returns") == ""

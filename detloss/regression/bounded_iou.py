@@ -56,8 +56,8 @@ def bounded_iou_loss(
             over all axes but the first.
 
     Returns:
-        Loss in [0, 6], by the paper's convention in [0, 4]: 0 for identical boxes without a side
-        below sqrt(eps). It is not symmetric. float16 and bfloat16 are computed in float32.
+        Loss in [0, 4], for "denet" in [0, 6]: 0 for identical boxes without a side below sqrt(eps).
+        It is not symmetric. float16 and bfloat16 are computed in float32.
 
     Raises:
         TypeError: If a box tensor is not floating point.
