@@ -89,17 +89,17 @@ def compare(case: Case, name: str, device: torch.device, *, seconds: float = 4.0
     first = next(iter(case.runners))
     pair = case.runners[first], case.runners[name]
     ours, theirs = ([r.detach().double().cpu() for r in case.tensors(run())] for run in pair)
-    if case.loss is not None and _difference(ours[:1], theirs[:1]) > _agreement(case):
+    if case.loss is not None and difference(ours[:1], theirs[:1]) > _agreement(case):
         raise ValueError(
             f"{name} must compute {case.title}, whose value is {ours[0].item():g}, got "
             f"{theirs[0].item():g}"
         )
-    difference = _difference(ours, theirs)
+    differs = difference(ours, theirs)
     milliseconds, ratio = _medians(*pair, device, seconds)
     if device.type != "cpu":
-        return Measurement(name, milliseconds, ratio, difference)
+        return Measurement(name, milliseconds, ratio, differs)
     cure()
-    return Measurement(name, milliseconds, ratio, difference, *_medians(*pair, device, seconds))
+    return Measurement(name, milliseconds, ratio, differs, *_medians(*pair, device, seconds))
 
 
 def _agreement(case: Case) -> float:
@@ -150,7 +150,7 @@ def seconds_of(
     return clock() - began
 
 
-def _difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
+def difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
     """The largest difference of any result, relative to the largest value of that result."""
     return max(
         float((one - other).abs().max() / one.abs().max().clamp(min=1e-12)) if one.numel() else 0.0

@@ -5,7 +5,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from detloss.bench.cases.runners import forward_backward, normal, optional
+from detloss.bench.cases.peers import peers_of
+from detloss.bench.cases.runners import forward_backward, normal
 from detloss.bench.measure import Case, Run
 from detloss.regression import ciou_loss, diou_loss, giou_loss
 
@@ -27,20 +28,9 @@ def boxes(device: torch.device, scale: float, *, kind: str, count: int) -> Case:
     loss = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}[kind]
     ours = partial(loss, target=target, reduction="sum")
     runners: dict[str, Run] = {"detloss": forward_backward(ours, pred)}
-    if ops := optional("torchvision.ops"):
-        names = {"giou": "generalized_box_iou_loss", "diou": "distance_box_iou_loss"}
-        theirs = getattr(ops, names.get(kind, "complete_box_iou_loss"))
-        runners["torchvision"] = forward_backward(
-            lambda x: theirs(x, target, reduction="sum"), pred
-        )
-    if metrics := optional("ultralytics.utils.metrics"):
-        option = {"giou": "GIoU", "diou": "DIoU", "ciou": "CIoU"}[kind]
-        overlap = partial(metrics.bbox_iou, xywh=False, **{option: True})
-        runners["ultralytics"] = forward_backward(lambda x: (1 - overlap(x, target)).sum(), pred)
-    # mmdet's CIoU is another function: its alpha is 0 up to an IoU of 1/2
-    losses = optional("mmdet.models.losses.iou_loss") if kind != "ciou" else None
-    if losses:
-        other = getattr(losses, f"{kind}_loss")
-        runners["mmdet"] = forward_backward(lambda x: other(x, target, reduction="sum"), pred)
+    runners |= {
+        package: forward_backward(lambda x, theirs=theirs: theirs(x, target), pred)
+        for package, theirs in peers_of(kind).items()
+    }
     title = f"{kind} loss, {len(pred):,} pairs"
     return Case(title, runners, pred.nbytes, 3 * pred.nbytes, loss=ours, predictions=[pred])

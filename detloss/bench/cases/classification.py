@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import detloss
-from detloss.bench.cases.runners import forward_backward, in_plain, normal, optional
+from detloss.bench.cases.peers import peers_of
+from detloss.bench.cases.runners import forward_backward, in_plain, normal
 from detloss.bench.measure import Case, Run
 from detloss.classification import ClassificationLoss, sigmoid_focal_loss
 from detloss.registry import CLASSIFICATION
@@ -66,7 +67,7 @@ def focal(
         )
 
     ours: Callable[..., Tensor] = partial(sigmoid_focal_loss, target=labels, reduction="sum")
-    peers = _focal_peers()
+    peers = peers_of("sigmoid_focal")
     if compiled:
         ours = torch.compile(ours, fullgraph=True)
         peers = {
@@ -80,21 +81,6 @@ def focal(
     title = f"sigmoid focal loss, {rows:,} x {classes} logits, {kind}"
     loss = None if compiled else ours
     return _case(title, runners, loss, logits, least_passes=2)
-
-
-def _focal_peers() -> dict[str, Callable[..., Tensor]]:
-    """The focal losses of packages, (logits, one-hot) -> the sum."""
-    peers: dict[str, Callable[..., Tensor]] = {}
-    if ops := optional("torchvision.ops"):
-        peers["torchvision"] = partial(ops.sigmoid_focal_loss, reduction="sum")
-    options = {"alpha": 0.25, "reduction": "sum"}
-    if fvcore := optional("fvcore.nn"):
-        peers["fvcore"] = partial(fvcore.sigmoid_focal_loss, gamma=2, **options)
-    if losses := optional("kornia.losses"):
-        peers["kornia"] = partial(losses.binary_focal_loss_with_logits, gamma=2.0, **options)
-    if losses := optional("mmdet.models.losses.focal_loss"):
-        peers["mmdet"] = partial(losses.py_sigmoid_focal_loss, gamma=2.0, **options)
-    return peers
 
 
 def indices(
@@ -133,13 +119,10 @@ def one_hot_given(device: torch.device, scale: float, *, name: str) -> Case:
     loss = detloss.build_part("classification", {"type": name, "reduction": "sum"})
     ours = partial(loss, target=target)
     runners = {"detloss": forward_backward(ours, logits)}
-    if name == "sigmoid_cross_entropy":
-        theirs = functional.binary_cross_entropy_with_logits
-        runners["PyTorch"] = forward_backward(lambda x: theirs(x, target, reduction="sum"), logits)
-    elif ops := optional("torchvision.ops"):
-        runners["torchvision"] = forward_backward(
-            lambda x: ops.sigmoid_focal_loss(x, target, reduction="sum"), logits
-        )
+    runners |= {
+        package: forward_backward(lambda x, theirs=theirs: theirs(x, target), logits)
+        for package, theirs in peers_of(name).items()
+    }
     title = f"{name}, one-hot given, {len(logits):,} x {RETINANET[1]} logits"
     return _case(title, runners, ours, logits, least_passes=3)
 
