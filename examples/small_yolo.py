@@ -41,7 +41,7 @@ class SmallYOLO(nn.Module):
         image_size: The longest side of an image.
 
     Raises:
-        ValueError: If the criterion learns no classes, or has a column for background.
+        ValueError: If the criterion learns no classes or no boxes, or has a column for background.
     """
 
     def __init__(self, classes: int, criterion: detloss.DetectorLoss, *, image_size: int) -> None:
@@ -54,8 +54,9 @@ class SmallYOLO(nn.Module):
         self.class_tower, self.box_tower = tower(), tower()
         check_background(criterion, column=False)
         terms = {term.reads: term for term in criterion.terms.values()}
-        if "class_logits" not in terms:
-            raise ValueError(f"a config that learns classes is needed, got {', '.join(terms)}")
+        if not terms.keys() >= {"class_logits", "box_regression"}:
+            got = " and ".join(terms)
+            raise ValueError(f"a config of class_logits and box_regression is needed, got {got}")
         self.boxes = [name for name, term in terms.items() if isinstance(term, BoxTerm)]
         self.scores = [name for name, term in terms.items() if isinstance(term, ScoreTerm)]
         widths = {"class_logits": classes, **dict.fromkeys(self.boxes, criterion.coder.width)}
@@ -114,10 +115,14 @@ class SmallYOLO(nn.Module):
         return predictions
 
     def find(self, predictions: dict[str, Tensor], grid: "Grid", image: int) -> dict[str, Tensor]:
-        """The boxes of one image that score best and do not overlap a better one."""
+        """The boxes of one image that score best and do not overlap a better one.
+
+        A score is the geometric mean of the class's probability and of what else is predicted.
+        """
         probabilities = predictions["class_logits"][image].sigmoid()
         for name in self.scores:
             probabilities = probabilities * predictions[name][image].sigmoid()
+        probabilities = probabilities.pow(1 / (1 + len(self.scores)))
         scores, places = probabilities.flatten().topk(min(CANDIDATES, probabilities.numel()))
         place, labels = places // probabilities.shape[1], places % probabilities.shape[1]
         regression = predictions["box_regression"][image, place]

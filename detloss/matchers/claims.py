@@ -341,7 +341,7 @@ def blocks_of_overlapping(scene: Scene, reach: Tensor, areas: Tensor) -> Iterato
     near = share_area(of_rows, areas[..., None])  # most tiles are far away
     near &= truths.claims[:, None]
     last = near.sum(1).mul_(TILE).cumsum(0).tolist()  # pairs up to each ground truth
-    first, block = 0, max(tiles.CPU_PAIRS // 8, 1)
+    first, block = 0, tiles.CPU_PAIRS
     while first < scene.rows:
         before = last[first - 1] if first else 0
         end = max(bisect_right(last, before + block, first), first + 1)
