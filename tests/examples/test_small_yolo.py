@@ -138,9 +138,7 @@ def test_training_takes_the_model_that_the_config_is_for(tmp_path, capsys):
     ("name", "message"),
     [
         pytest.param("yolov10", "a config without layers is needed, got one_to_many", id="layers"),
-        pytest.param(
-            "rpn", "a config that learns classes is needed, got objectness", id="no class"
-        ),
+        pytest.param("rpn", "class_logits and box_regression is needed, got obj", id="no class"),
         pytest.param("foveabox", "one entry for each of 3 levels, got 5", id="other levels"),
     ],
 )
