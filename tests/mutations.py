@@ -1447,7 +1447,7 @@ R23 Poly-1 focal loss: alpha is that of the other answer
 
 R21 closed form: the gradient of the first power
 - (share + epsilon) - epsilon * p
-+ share + epsilon
++ (share + epsilon) - 0 * p
 
 classification/asymmetric.py
     classification/test_asymmetric.py classification/test_finite.py
@@ -1483,12 +1483,12 @@ classification/counts.py
     classification/test_counts.py
 
 R8 effective number: the power as a difference
-- -math.expm1(count * log_beta)
-+ 1 - beta**count
+- -1 / math.expm1(count * log_beta)
++ 1 / (1 - beta**count)
 
 R45 class weights: not scaled to the number of classes
-- weights = weights * (len(effective) / weights.sum())
-+ weights = weights / weights.sum()
+- (len(inverse) / sum(inverse))
++ (1 / sum(inverse))
 
 kernels/elementary.py
     classification/test_varifocal.py classification/test_matchability_aware.py

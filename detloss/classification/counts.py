@@ -52,10 +52,9 @@ def effective_number_weights(counts: Sequence[float] | Tensor, *, beta: float = 
     if counts.ndim != 1 or not counts.numel():
         raise ValueError(f"counts must have shape (C,), got {tuple(counts.shape)}")
     log_beta = math.log(beta) if beta else -math.inf
-    # 1 - beta^n as a difference would lose the digits of few examples
-    effective = [-math.expm1(count * log_beta) for count in counts.tolist()]
-    weights = 1 / torch.tensor(effective, dtype=torch.float64)
-    weights = weights * (len(effective) / weights.sum())
+    # as a difference 1 - beta^n would lose its digits, at last to 0, where n (1 - beta) is small
+    inverse = [-1 / math.expm1(count * log_beta) for count in counts.tolist()]
+    weights = torch.tensor(inverse, dtype=torch.float64) * (len(inverse) / sum(inverse))
     return weights.to(torch.get_default_dtype()).to(counts.device)
 
 
