@@ -1,12 +1,11 @@
 """What the sum of each term is divided by: what its normalizer says, or what the caller gives."""
 
-import math
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from detloss.kernels.reduction import check_divisor
 from detloss.normalizers import Normalizer, divisors
 from detloss.tensors import sync_is_free
 from detloss.terms.rows import Rows
@@ -68,12 +67,7 @@ def _given_divisor(name: str, value: Given, rows: Rows) -> Tensor:
     """The divisor that the caller gives: 0-d, or one for each image or pyramid level."""
     positive = rows.positive
     if not isinstance(value, Tensor):
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-            raise TypeError(
-                f"normalizer of {name!r} must be a number or a tensor, got {type(value).__name__}"
-            )
-        if not 0 < value < math.inf:
-            raise ValueError(f"normalizer of {name!r} must be a finite number > 0, got {value}")
+        check_divisor(f"normalizer of {name!r}", value)
         return torch.full((), float(value), dtype=rows.dtype, device=positive.device)
     if value.dtype == torch.bool:
         raise TypeError(f"normalizer of {name!r} must be a number or a tensor, got {value.dtype}")

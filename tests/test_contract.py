@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 import pickle
+import re
 from contextlib import nullcontext
 from typing import get_args, get_type_hints
 
@@ -143,6 +144,8 @@ def test_normalizer_replaces_the_count(each):
     total = loss.compute(pred, target, weight=None, reduction="sum")
     assert_close(loss(pred, target, normalizer=8), total / 8)
     assert_close(loss(pred, target, None, torch.tensor(8.0)), total / 8)
+    nothing = loss(pred[:0], target[:0], normalizer=torch.tensor(0))  # of a batch without objects
+    assert nothing == 0
 
 
 def test_normalizer_needs_a_mean(each):
@@ -151,6 +154,23 @@ def test_normalizer_needs_a_mean(each):
     summed = build(section, loss.type_name, reduction="sum")
     with pytest.raises(ValueError, match="reduction='mean', got 'sum'"):
         summed(*example(space), normalizer=8)
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "words"),
+    [
+        (0, "must be a finite number > 0, got 0"),
+        (-1.0, "must be a finite number > 0, got -1.0"),
+        (math.nan, "must be a finite number > 0, got nan"),
+        (math.inf, "must be a finite number > 0, got inf"),
+        (True, "must be a number or a tensor, got bool"),
+        ("8", "must be a number or a tensor, got str"),
+    ],
+)
+def test_a_normalizer_that_cannot_divide_is_refused(each, normalizer, words):
+    space, loss = each
+    with pytest.raises((TypeError, ValueError), match=f"normalizer {re.escape(words)}"):
+        loss(*example(space), normalizer=normalizer)
 
 
 def test_weight_two_equals_the_row_twice(each):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detloss.buffers import KeptBuffers
 from detloss.kernels import Loss, Reduction
+from detloss.kernels.reduction import at_least_one
 from detloss.kernels.targets import check_range
 from detloss.registry import PerClass
 
@@ -61,7 +62,7 @@ class ClassificationLoss(Loss, KeptBuffers):
         *,
         quality: Tensor | None = None,
     ) -> Tensor:
-        """The loss of `pred` against `target`; see `Loss.forward`.
+        """The loss of `pred` against `target`; see `Loss.forward`, also for the other errors.
 
         Args:
             pred: Logits (..., C).
@@ -72,11 +73,10 @@ class ClassificationLoss(Loss, KeptBuffers):
 
         Raises:
             TypeError: If a quality is given to a loss that takes none.
-            ValueError: If a normalizer comes with another reduction than "mean".
         """
         reduction = self.reduction_before(normalizer)
         loss = self.compute(pred, target, quality=quality, weight=weight, reduction=reduction)
-        return loss if normalizer is None else loss / normalizer
+        return loss if normalizer is None else loss / at_least_one(normalizer)
 
     def compute(
         self,

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from detloss.kernels.reduction import at_least_one
 from detloss.registry import CLASSIFICATION, REGRESSION
 
 __all__ = ["MMDetLoss", "file_losses"]
@@ -78,7 +79,7 @@ class MMDetLoss(nn.Module):
             target: Class indices (n,), C for background, or (labels, qualities); values of the
                 shape of `pred`; or distances (4 n,).
             weight: (n,), or with a column for each of `pred`, of which the mean counts for boxes.
-            avg_factor: What the sum is divided by, with reduction "mean".
+            avg_factor: What the sum is divided by, with reduction "mean"; 0 counts as 1.
             reduction_override: In place of `reduction`.
 
         Returns:
@@ -95,8 +96,8 @@ class MMDetLoss(nn.Module):
         if reduction == "none":
             return rows
         if reduction == "mean" and avg_factor is None:
-            avg_factor = max(pred.numel() if self._of_elements else len(pred), 1)
-        return rows.sum() if avg_factor is None else rows.sum() / avg_factor
+            avg_factor = pred.numel() if self._of_elements else len(pred)
+        return rows.sum() if avg_factor is None else rows.sum() / at_least_one(avg_factor)
 
     @property
     def _of_elements(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from detloss.kernels.reduction import Reduction
+from detloss.kernels.reduction import Reduction, at_least_one, check_divisor
 from detloss.registry import Part, options_of
 
 DATA_KEYWORDS = ("quality", "weight", "reduction")
@@ -86,30 +86,30 @@ class Loss(Part):
             target: What is true.
             weight: Factors of the rows or elements; 0 gives an exactly zero gradient.
             normalizer: Replaces the count that a mean divides by, such as the positives of the
-                whole batch.
+                whole batch: a number > 0, or a tensor, in which 0 counts as 1.
 
         Raises:
-            ValueError: If a normalizer comes with another reduction than "mean".
+            TypeError: If a normalizer is neither a number nor a tensor.
+            ValueError: If one comes with another reduction than "mean", or is a number that is not
+                finite and above 0.
         """
         reduction = self.reduction_before(normalizer)
         if self.has_memory:
             self.observe(pred, target, weight=weight)
             self.move()
         loss = self.compute(pred, target, weight=weight, reduction=reduction)
-        return loss if normalizer is None else loss / normalizer
+        return loss if normalizer is None else loss / at_least_one(normalizer)
 
     def reduction_before(self, normalizer: Tensor | float | None) -> Reduction:
-        """How the loss is reduced before a normalizer divides it.
-
-        Raises:
-            ValueError: If a normalizer comes with another reduction than "mean".
-        """
+        """How the loss is reduced before a normalizer divides it; see `forward` for its errors."""
         if normalizer is None:
             return self.reduction
         if self.reduction != "mean":
             raise ValueError(
                 f"normalizer divides a mean; it needs reduction='mean', got {self.reduction!r}"
             )
+        if not isinstance(normalizer, Tensor):
+            check_divisor("normalizer", normalizer)
         return "sum"
 
     def options(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Weighting and reducing: the one place where a loss becomes a sum or a mean."""
 
+import math
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,19 @@ def check_reduction(reduction: str) -> None:
     """Raises ValueError unless `reduction` is "none", "sum", "mean" or "image"."""
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+
+
+def check_divisor(name: str, value: float) -> None:
+    """Raises unless what the caller wants a sum divided by is a finite number above 0.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is 0, negative, infinite or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number > 0, got {value}")
 
 
 def check_weight(weight: Tensor, shape: torch.Size, *, elementwise: bool) -> None:

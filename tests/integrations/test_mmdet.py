@@ -104,7 +104,7 @@ def test_rows_of_sides(models):
 
 def test_nothing_to_learn_from_is_zero_with_a_gradient(models):
     pred = torch.zeros(0, 4, requires_grad=True)
-    for options in ({}, {"avg_factor": 1.0}):
+    for options in ({}, {"avg_factor": 1.0}, {"avg_factor": 0}, {"avg_factor": torch.tensor(0.0)}):
         value = models.build({"type": "detloss.CIoU"})(pred, pred.detach(), **options)
         assert value == 0
         value.backward()
