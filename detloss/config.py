@@ -30,7 +30,7 @@ PARTS = ("matcher", "coder", "sampler", "normalizer")
 """The top-level keys of a config that are not terms."""
 LAYER_OPTIONS = ("weight", "matches", "class_agnostic")
 """The keys of a set of predictions beside those of a criterion."""
-QUALITY_OPTIONS = {"label": "one", "weigh_by": "none"}
+QUALITY_OPTIONS = {"label": "one", "weigh_by": "none", "ignore_by": "none"}
 """The options of a term that name a quality, and what they say for none."""
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -361,7 +361,7 @@ def _term_option(name: str, value: object, path: str) -> object:
     if name in QUALITY_OPTIONS and value is not None:
         nothing = QUALITY_OPTIONS[name]
         if value == nothing:
-            return None if name == "weigh_by" else nothing
+            return None if nothing == "none" else nothing
         if not isinstance(value, Mapping):
             if value not in QUALITIES.names():
                 accepted = [nothing, *QUALITIES.names()]

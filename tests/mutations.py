@@ -500,6 +500,37 @@ R29 center point: the number of the flipped object
 - index = truths.shape[1] - 1 - index
 + pass
 
+matchers/fsaf.py
+    matchers/test_fsaf.py
+
+R29 fsaf matcher: a candidate's centre may be outside
+- inside & touches, smallness
++ touches, smallness
+
+R29 fsaf matcher: the largest has a common candidate
+- -area_of_planes(planes)
++ area_of_planes(planes)
+
+R29 fsaf matcher: a rival of another class
+- (labels[own] == labels[pairs.row]) & (own != pairs.row)
++ own != pairs.row
+
+R29 fsaf matcher: a candidate may be in the middle of two of a class
+- torch.where(rivals > 0, scene.rows, owner)
++ owner
+
+R29 fsaf matcher: the level of least sum
+- mean = (sums / counts).float()
++ mean = sums.float()
+
+R29 fsaf matcher: a level without candidates
+- mean = torch.where(counts > 0, mean, torch.inf)
++ mean = torch.where(counts > 0, mean, 0)
+
+R29 fsaf matcher: a loss without a number rules out every level
+- .clamp(max=torch.finfo(torch.float32).max)
++ .clamp(max=torch.inf)
+
 matchers/nearest.py
     matchers/test_center_point.py matchers/test_grid.py
 
@@ -1022,6 +1053,17 @@ R56 heat map: the radius is a part of a cell
 - self._radius(size / side).floor_()
 + self._radius(size / side)
 
+qualities/middle.py
+    qualities/test_middle.py
+
+R56 middle: the share of the middle
+- iof_of_planes(anchors, middle_of(truths, self.region))
++ iof_of_planes(middle_of(truths, self.region), anchors)
+
+R56 middle: the least share counts
+- share > self.least
++ share >= 0
+
 qualities/confidence.py
     qualities/test_confidence.py
 
@@ -1175,6 +1217,14 @@ R63 head: the label is 1 whatever the quality
 
 R47 head: a heat map is taught in an ignore region
 - weight = only_counted(weight, ~batch.ignored)
++ pass
+
+R51 head: the class of an object is ignored at its positives
+- far |= self.labels(batch, classes)[..., None] == column
++ pass
+
+R51 head: the class of an object is asked of what is near
+- asked = far if asked is None else asked & far
 + pass
 
 R22 head: two classes of a cell count once

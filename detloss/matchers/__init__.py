@@ -6,6 +6,7 @@ from detloss.matchers.center_point import CenterPointMatcher
 from detloss.matchers.center_region import CenterRegionMatcher
 from detloss.matchers.dynamic_soft_label import DynamicSoftLabelMatcher
 from detloss.matchers.fcos import FCOSMatcher
+from detloss.matchers.fsaf import FSAFMatcher
 from detloss.matchers.grid import GridMatcher
 from detloss.matchers.images import Losses
 from detloss.matchers.max_iou import MaxIoUMatcher, match_matrix
@@ -22,6 +23,7 @@ __all__ = [
     "CenterRegionMatcher",
     "DynamicSoftLabelMatcher",
     "FCOSMatcher",
+    "FSAFMatcher",
     "GridMatcher",
     "Losses",
     "Matcher",

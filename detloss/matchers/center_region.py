@@ -11,7 +11,7 @@ from detloss.boxes.overlaps import area_of_planes
 from detloss.matchers.base import Assigned, Matcher
 from detloss.matchers.claims import share_area
 from detloss.matchers.images import Images
-from detloss.matchers.nearest import centres
+from detloss.matchers.nearest import centres, middle_of
 from detloss.matchers.tiles import largest_of_each_anchor
 from detloss.registry import MATCHERS, Fraction, NonNegative
 
@@ -108,10 +108,8 @@ class CenterRegionMatcher(Matcher):
             """-area of the ground truths in whose middle an anchor is; -inf of the others."""
             area = area_of_planes(truths)
             scale = area.clamp(min=0).sqrt()
-            half = (truths[2:] - truths[:2]) * (self.region / 2)
-            middle, centre = centres(truths), centres(anchors)
-            low = (middle - half).clamp(first, last)
-            high = (middle + half).clamp(first, last)
+            centre, middle = centres(anchors), middle_of(truths, self.region)
+            low, high = middle[:2].clamp(first, last), middle[2:].clamp(first, last)
             matched = ((centre >= low) & (centre <= high)).all(0)
             matched &= (truths[2:] > truths[:2]).all(0)
             matched &= (scale >= least) & (scale <= most)

@@ -168,6 +168,21 @@ class Scene:
             return (owner < self.rows).nonzero().view(-1)
         return torch.arange(len(owner), device=owner.device)
 
+    @property
+    def level(self) -> Tensor:
+        """(B A,) pyramid level of each anchor."""
+        assert self.level_sizes is not None
+        like = self.truths.image
+        levels = [like.new_full((size,), level) for level, size in enumerate(self.level_sizes)]
+        return torch.cat(levels).repeat(self.images)
+
+    def losses_of(self, owner: Tensor) -> Tensor:
+        """(B A,) the loss that each anchor would have with its owner, 0 without; inf for NaN."""
+        assert self.losses is not None
+        shape = (self.images, self.size)
+        index, positive = (owner % self.most).view(shape), (owner < self.rows).view(shape)
+        return self.losses(index, positive).flatten().nan_to_num(torch.inf)
+
     def overlap(self, row: Tensor, anchor: Tensor, kind: str) -> Tensor:
         """The overlap of predicted boxes with ground truths, at least 0; see `Measure`."""
         assert self.pred_boxes is not None

@@ -39,6 +39,12 @@ def centres(planes: Tensor) -> Tensor:
     return planes[:2] / 2 + planes[2:] / 2
 
 
+def middle_of(planes: Tensor, region: float) -> Tensor:
+    """(4, ...) boxes around the centres of `planes` (4, ...), of `region` times their sides."""
+    centre, half = centres(planes), (planes[2:] - planes[:2]) * (region / 2)
+    return torch.cat([centre - half, centre + half])
+
+
 def has_centre(truths: Tensor, cells: Tensor) -> Tensor:
     """Whether the centre of a ground truth with an area lies in a cell, its low edges included.
 

@@ -1,6 +1,5 @@
 """Probabilistic anchor assignment: positives are the better half of two Gaussians of losses."""
 
-from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -83,16 +82,13 @@ class PAAMatcher(ClaimMatcher):
 
     def owners(self, scene: Scene) -> Owners:
         """See `ClaimMatcher.owners`."""
-        assert scene.losses is not None
         assert scene.level_sizes is not None
-        owner, shape = self._candidates(scene), (scene.images, scene.size)
-        index, flags = (owner % scene.most).view(shape), (owner < scene.rows).view(shape)
-        loss = scene.losses(index, flags).flatten().nan_to_num(torch.inf)
+        owner = self._candidates(scene)
+        loss = scene.losses_of(owner)
 
         row = torch.where(loss < torch.inf, owner, scene.rows)
-        level = _levels(scene.level_sizes, row).repeat(scene.images)
         anchor = scene.owned(row)
-        row, level, loss = row[anchor], level[anchor], loss[anchor]
+        row, level, loss = row[anchor], scene.level[anchor], loss[anchor]
         levels = len(scene.level_sizes)
         kept = rank_in_row(row * levels + level, -loss) < self.topk
         row = torch.where(kept, row, scene.rows)
@@ -121,11 +117,6 @@ class PAAMatcher(ClaimMatcher):
             row = torch.where((overlap == best[row]) & (overlap > 0), row, -1)
             forced.scatter_reduce_(0, anchor, row, "amax")
         return torch.where(forced < 0, won.owner, forced)
-
-
-def _levels(sizes: Sequence[int], like: Tensor) -> Tensor:
-    """(A,) the pyramid level of each anchor of an image, from the anchors of each level."""
-    return torch.cat([like.new_full((size,), level) for level, size in enumerate(sizes)])
 
 
 class Mixture(NamedTuple):

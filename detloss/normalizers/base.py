@@ -11,7 +11,7 @@ from detloss.registry import NonNegative, Part
 from detloss.tensors import has_float64, widen
 
 Per = Literal["batch", "image", "images", "level"]
-Floor = NonNegative | Literal["none", "images"]
+Floor = NonNegative | Literal["none", "images", "background"]
 Plus = Literal[0, 1, "images"]
 
 
@@ -116,8 +116,9 @@ class CountNormalizer(Normalizer):
         per: "batch" counts all images together; "image" divides each image's sum by its own count
             and takes the mean over the images; "images" sums ``max(count, floor)`` of each image;
             "level" divides each pyramid level's sum by its own count.
-        floor: Least divisor, >= 0; "images" for the number of images, "none" for no floor, where
-            a term whose count is 0 is 0.
+        floor: Least divisor, >= 0; "images" for the number of images, "background" for that of
+            background anchors where the count is 0, "none" for no floor, where a term whose count
+            is 0 is 0.
         plus: What is added to the count: 0, 1, or "images" for the number of images.
         times_images: Whether the loss is multiplied by the number of images.
         sync: Whether the batch is that of all ranks, see `Normalizer`.
@@ -125,8 +126,8 @@ class CountNormalizer(Normalizer):
             as much other code has it; otherwise to their sum, as one process would apply them.
 
     Raises:
-        ValueError: For `per` "level" of what has no levels, or `floor` "images" with `per`
-            "images".
+        ValueError: For `per` "level" of what has no levels, `floor` "images" with `per` "images",
+            or `floor` "background" with another `per` than "batch".
     """
 
     has_levels: ClassVar[bool] = True
@@ -150,6 +151,8 @@ class CountNormalizer(Normalizer):
             )
         if per == "images" and floor == "images":
             raise ValueError("floor must be a number or 'none' with per 'images', got 'images'")
+        if floor == "background" and per != "batch":
+            raise ValueError(f"floor 'background' needs per 'batch', got {per!r}")
         self.per = per
         self.floor = floor
         self.plus = plus
@@ -163,7 +166,10 @@ class CountNormalizer(Normalizer):
         raise NotImplementedError
 
     def local(self, rows: TermRows) -> Tensor:
-        """See `Normalizer.local`: the count or those of the levels, and the number of images."""
+        """See `Normalizer.local`: the count or those of the levels, and the number of images.
+
+        Between them is that of background anchors, if it is the floor.
+        """
         if self.per == "level":
             levels = torch.split(widen(self.count(rows)), list(rows.level_sizes), 1)
             counted = torch.stack([level.sum() for level in levels])
@@ -173,6 +179,9 @@ class CountNormalizer(Normalizer):
                 of_image = of_image.clamp(min=self.floor)
             counted = of_image.sum()[None]
         counted = _floating(counted)
+        if self.floor == "background":
+            background = (rows.counted & ~rows.positive).sum()[None]
+            counted = torch.cat([counted, background.to(counted.dtype)])
         return torch.cat([counted, counted.new_full((1,), rows.images)])
 
     def divisor(self, total: Tensor, rows: TermRows, ranks: int) -> Tensor:
@@ -190,6 +199,8 @@ class CountNormalizer(Normalizer):
             count = count + (added if self.plus == "images" else share)
         if self.floor == "images":
             count = torch.maximum(count, added)
+        elif self.floor == "background":
+            count = torch.where(count[:1] > 0, count[:1], count[1:])
         elif isinstance(self.floor, (int, float)) and self.per != "images":
             count = count.clamp(min=self.floor * share)
         if self.per == "image":

@@ -5,6 +5,7 @@ from detloss.qualities.centerness import CenternessQuality
 from detloss.qualities.confidence import ConfidenceQuality
 from detloss.qualities.gaussian import GaussianQuality
 from detloss.qualities.iou import IoUQuality
+from detloss.qualities.middle import MiddleQuality
 from detloss.qualities.score import ScoreQuality
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "GaussianQuality",
     "HeatQuality",
     "IoUQuality",
+    "MiddleQuality",
     "Positives",
     "Quality",
     "ScoreQuality",

@@ -26,6 +26,8 @@ class LogitTerm(Term):
         loss: A classification loss with a gradient.
         label: The label of each positive, instead of 1: a quality; "one" for 1; None for the
             default. A `HeatQuality` over all anchors is a heat map, whoever is positive.
+        ignore_by: A `HeatQuality`: the class of an object is ignored at the anchors where it is
+            above 0, unless they are positives of that class; for a term over all anchors.
 
     The others as in `Term`.
     """
@@ -44,6 +46,7 @@ class LogitTerm(Term):
         *,
         weight: NonNegative = 1.0,
         label: Quality | Literal["one"] | None = None,
+        ignore_by: Quality | None = None,
         over: Over | None = None,
         weigh_by: Quality | None = None,
         normalizer: Normalizer | None = None,
@@ -78,6 +81,27 @@ class LogitTerm(Term):
                 f"probability, got {label.type_name}"
             )
         self.label = label if isinstance(label, Quality) else None
+        self.ignore_by = ignore_by
+        if ignore_by is not None:
+            self._check_ignore_by(ignore_by)
+
+    def _check_ignore_by(self, quality: Quality) -> None:
+        if self.over != "all":
+            raise ValueError(
+                "ignore_by needs over 'all', since it is about other anchors than positives, got "
+                f"ignore_by {quality.type_name!r} with over {self.over!r}"
+            )
+        if self.loss.background_columns:
+            raise ValueError(
+                "ignore_by needs a yes-or-no loss, since the classes of a softmax share one "
+                f"probability, got {self.loss.type_name}"
+            )
+        if not isinstance(quality, HeatQuality):
+            fit = [name for name in QUALITIES.names() if issubclass(QUALITIES[name], HeatQuality)]
+            raise ValueError(
+                "ignore_by must be a quality of any anchor with any ground truth, "
+                f"{' or '.join(fit)}, got {quality.type_name!r}"
+            )
 
     def _default_label(self) -> Quality | None:
         """The label that the term has by default, or else the loss."""
@@ -92,6 +116,10 @@ class LogitTerm(Term):
         if repr(self.label) != repr(default):
             resolved["label"] = "one" if self.label is None else self.label.config()
         return resolved
+
+    def default_options(self) -> dict[str, Any]:
+        """See `Term.default_options`."""
+        return {**super().default_options(), "ignore_by": None}
 
     @abstractmethod
     def logits(self, predictions: Mapping[str, Tensor]) -> Tensor:
@@ -116,9 +144,22 @@ class LogitTerm(Term):
         """(B, A, C) the label of each anchor and class where it is a heat map, else None."""
         if self.over != "all" or not isinstance(self.label, HeatQuality):
             return None
-        return batch.heat(
-            self.label, None if self.one_logit else self.classes(batch.inputs.predictions)
-        )
+        return self._heat_of(self.label, batch)
+
+    def _heat_of(self, quality: HeatQuality, batch: MatchedBatch) -> Tensor:
+        classes = None if self.one_logit else self.classes(batch.inputs.predictions)
+        return batch.heat(quality, classes)
+
+    def asked(self, batch: MatchedBatch, classes: int) -> Tensor | None:
+        """(B, A, C) or (B, 1, C) bool, the classes that count at each anchor; None for all."""
+        labelled = self.labelled(batch, classes)
+        asked = None if labelled is None else labelled[:, None]
+        if isinstance(self.ignore_by, HeatQuality):
+            column = torch.arange(classes, device=batch.positive.device)
+            far = self._heat_of(self.ignore_by, batch) == 0
+            far |= self.labels(batch, classes)[..., None] == column
+            asked = far if asked is None else asked & far
+        return asked
 
     def positive_labels(self, batch: MatchedBatch) -> Tensor:
         """(B, A) the label of each positive, 0 elsewhere; of a heat map the number of its ones."""
@@ -207,13 +248,12 @@ class LogitTerm(Term):
                 labels = self.labels(batch, classes)
                 target = torch.where(batch.ignored, self.loss.ignore_index, labels)
                 quality = None if self.label is None else batch.quality_of_anchors(self.label)
-            labelled = self.labelled(batch, classes)
-            if labelled is not None:
-                labelled = labelled[:, None]
+            asked = self.asked(batch, classes)
+            if asked is not None:
                 weight = (
-                    labelled.expand_as(logits)
+                    asked.expand_as(logits)
                     if weight is None
-                    else torch.where(labelled, weight[..., None], 0)
+                    else torch.where(asked, weight[..., None], 0)
                 )
         return self.loss.compute(
             logits, target, quality=quality, weight=weight, reduction=reduction

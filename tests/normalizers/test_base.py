@@ -44,6 +44,7 @@ CHOICES = [
     {"floor": "none"},
     {"floor": "images"},
     {"floor": "images", "plus": 1},
+    {"floor": "background"},
     {"times_images": True},
 ]
 PER = ["batch", "image", "images", "level"]
@@ -58,7 +59,9 @@ def combined(name):
         {"per": per, **choice}
         for per in PER
         for choice in CHOICES
-        if (per, choice.get("floor")) != ("images", "images") and (per != "level" or levels)
+        if (per, choice.get("floor")) != ("images", "images")
+        and (per == "batch" or choice.get("floor") != "background")
+        and (per != "level" or levels)
     ]
 
 
@@ -86,6 +89,7 @@ RANKS = [ALONE, term_rows([0, 0])]
         pytest.param({"floor": 3.5}, 3.5, id="at least 3.5, of an integer count"),
         pytest.param({"floor": 2}, 3, id="more than the floor"),
         pytest.param({"floor": "images"}, 3, id="more than the two images"),
+        pytest.param({"floor": "background"}, 3, id="positives, so no background"),
         pytest.param({"plus": 1, "floor": 4}, 4, id="the floor of what was added to"),
         pytest.param({"times_images": True}, 1.5, id="the loss times two images"),
         pytest.param({"per": "image"}, [6, 2], id="3 and at least 1, over two images"),
@@ -114,6 +118,7 @@ def test_one_process_worked_by_hand(options, expected):
         pytest.param({"plus": "images"}, [3.5, 3.5], id="(3 + 4) / 2"),
         pytest.param({"floor": 5}, [2.5, 2.5], id="max(3, 5) / 2"),
         pytest.param({"floor": "images"}, [2, 2], id="max(3, 4) / 2"),
+        pytest.param({"floor": "background"}, [1.5, 1.5], id="3 / 2, though one rank has none"),
         pytest.param({"plus": 1, "floor": 4}, [2, 2], id="max(3 + 1, 4) / 2"),
         pytest.param({"times_images": True}, [0.375, 0.375], id="3 / 2, the loss times four"),
         pytest.param({"per": "images"}, [3, 3], id="(3 + 1 + 1 + 1) / 2"),
@@ -137,6 +142,19 @@ def test_one_process_worked_by_hand(options, expected):
 def test_two_ranks_worked_by_hand(options, expected):
     found = on_ranks(PositivesNormalizer(sync=True, **options), RANKS)
     assert [divisor.tolist() for divisor in found] == expected
+
+
+def test_without_positives_the_background_is_the_floor():
+    """Of ten anchors an image, of which one is ignored."""
+    counted = torch.ones(2, 10, dtype=torch.bool)
+    counted[0, 3] = False
+    rows = term_rows([0, 0], counted=counted)
+    normalizer = PositivesNormalizer(floor="background", sync=True)
+    assert normalizer(rows) == 19
+    assert on_ranks(normalizer, [rows, rows]) == [19, 19]
+    for per in ("image", "images", "level"):
+        with pytest.raises(ValueError, match=f"floor 'background' needs per 'batch', got '{per}'"):
+            PositivesNormalizer(floor="background", per=per)
 
 
 def test_fewer_positives_than_ranks_divide_by_less_unless_the_floor_comes_last():
@@ -249,7 +267,7 @@ def test_levels_are_asked_for():
     [
         ({"per": "batches"}, ValueError, "per: expected 'batch', 'image', 'images' or 'level'"),
         ({"floor": -1.0}, ValueError, "floor: expected a value greater than or equal to 0"),
-        ({"floor": "non"}, ValueError, "floor: expected .*'none' or 'images', got 'non'"),
+        ({"floor": "non"}, ValueError, "floor: expected .*'images' or 'background', got 'non'"),
         ({"plus": 2}, ValueError, "plus: expected 0, 1 or 'images', got 2"),
         ({"sync": 1}, TypeError, "sync: expected a valid boolean, got 1"),
         ({"times_images": "yes"}, TypeError, "times_images: expected a valid boolean, got 'yes'"),

@@ -106,7 +106,7 @@ def _compare(golden: Golden, original: Original, configs: Path) -> Comparison:
     for name, source in original.terms.items():
         factor = original.factors.get(source, 1) * (golden.images if original.of_an_image else 1)
         ours[source] += output.terms[name].item() / factor
-    theirs = golden.losses()
+    theirs = {name: loss for name, loss in golden.losses().items() if name not in original.beside}
     _check_complete("losses", theirs, ours)
     found = output.matches if sets else {"": output.matches}
     differing = sum(

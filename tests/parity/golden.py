@@ -142,7 +142,10 @@ class Golden:
         if "match_final_0" in self.arrays:  # after a first choice
             prefix = "match_final_"
             return [self[f"{prefix}{image}"].long() for image in range(self.images)]
-        return [self[f"{prefix}match_{image}"].long() for image in range(self.images)]
+        matched = [self[f"{prefix}match_{image}"].long() for image in range(self.images)]
+        if "positive_final" not in self.arrays:
+            return matched
+        return [torch.where(*of, -1) for of in zip(self["positive_final"], matched, strict=True)]
 
     def _last_of_rows(self) -> Tensor:
         """(B, A) the ground truth that an anchor has last in the rows of a level, -1 for none."""

@@ -28,6 +28,7 @@ class Original:
         sets: Set of predictions -> what the names of its matches begin with in the file.
         call: Makes further arguments of the criterion's call.
         of_an_image: Whether the file's terms, not its total, are the criterion's over the images.
+        beside: What the file has among its losses that is none.
         factors: The file's loss -> by what it is multiplied in the total.
         shown: Key paths of options of the config that only this original has; the row shows them
             with their values.
@@ -47,6 +48,7 @@ class Original:
     sets: Mapping[str, str] = field(default_factory=dict)
     call: Callable[[Golden], dict[str, Any]] = lambda golden: {}
     of_an_image: bool = False
+    beside: tuple[str, ...] = ()
     factors: Mapping[str, float] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
     convention: dict[str, Any] = field(default_factory=dict)
@@ -309,6 +311,9 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
     ("mmdet", "yolox"): MM_YOLOX,
     ("mmdet", "yolox_l1"): replace(
         MM_YOLOX, config="yolox_mmdet_l1", terms=YOLOX_L1 | {"box/iou": "bbox"}
+    ),
+    ("mmdet", "fsaf"): Original(
+        "fsaf", MM_PREDICTIONS, MM_TERMS, Golden.anchors, beside=("num_pos", "pos_recall")
     ),
     ("mmdet", "foveabox"): Original("foveabox", MM_PREDICTIONS, MM_TERMS, Golden.points),
     ("mmdet", "paa"): Original(

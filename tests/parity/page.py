@@ -46,6 +46,7 @@ PAPER = {
     "fcos_mmdet": "boxes weighted by centerness and divided by its sum",
     "fcos_mmdet_center": "centre sampling, GIoU; boxes weighted by centerness",
     "atss": "boxes weighted by centerness; at least 1 positive counted for each image",
+    "fsaf": "an object's class ignored in its middle alone, of 0.2 times its sides for 0.5",
     "gfl": "boxes weighted by the largest class probability and divided by its sum",
     "ssd": "the last of several objects keeps an anchor that is the best of all of them",
     "ssd_mmdet": "as ssd; at least 1 positive counted for each image",

@@ -267,3 +267,70 @@ def test_a_centre_that_a_sampler_left_out_is_no_one():
     output.total.backward()
     assert output.divisors["classification"] == 1
     assert (logits.grad[0, 0] == 0).all()
+
+
+WHOLE = {"type": "middle", "region": 1.0, "least": 0.0}
+"""Above 0 wherever an anchor touches an object."""
+
+
+@pytest.mark.parametrize("way", [nullcontext, without_host_sync])
+@pytest.mark.parametrize("label", ["one", ONE_CELL], ids=str)
+@pytest.mark.parametrize("name", YES_OR_NO)
+def test_the_class_of_an_object_is_ignored_at_what_is_near_and_not_its_positive(name, label, way):
+    with way():
+        _, gradient = of_points(type=name, label=label, ignore_by=WHOLE)
+        _, full = of_points(type=name, label=label)
+    ignored = torch.zeros(3, 16, 3, dtype=torch.bool)
+    ignored[0, :, 2] = True  # all cells touch the large box of class 2
+    ignored[0, 0, 1] = True  # the first cell has an object of class 1
+    ignored[1, 5, [0, 2]] = True  # another cell those of classes 0 and 2
+    positives = [(0, 0, 1), (0, 10, 2), (1, 5, 2)]  # the smaller one has a cell
+    for place in positives:
+        ignored[place] = False
+    assert torch.equal(gradient, full.masked_fill(ignored, 0))
+    assert all(full[place] != 0 for place in positives)
+
+
+def test_one_logit_near_an_object_of_any_class_is_ignored():
+    _, gradient = of_points("objectness", type="sigmoid_cross_entropy", ignore_by=WHOLE)
+    _, full = of_points("objectness", type="sigmoid_cross_entropy")
+    ignored = torch.zeros(3, 16, dtype=torch.bool)
+    ignored[0] = True
+    ignored[0, [0, 10]] = False
+    assert torch.equal(gradient, full.masked_fill(ignored, 0))
+
+
+def test_what_is_ignored_by_an_object_is_in_the_config():
+    config = {"type": "sigmoid_focal", "ignore_by": {"type": "middle", "region": 0.5}}
+    term = detloss.build({"matcher": {"type": "max_iou"}, "classification": config})
+    found = term.config()["classification"]["ignore_by"]
+    assert found == {"type": "middle", "region": 0.5, "least": 0.01}
+    config["ignore_by"] = "none"
+    term = detloss.build({"matcher": {"type": "max_iou"}, "classification": config})
+    assert "ignore_by" not in term.config()["classification"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"type": "sigmoid_focal", "ignore_by": "iou"},
+            "ignore_by: must be a quality of any anchor with any ground truth, gaussian or middle, "
+            "got 'iou'",
+        ),
+        (
+            {"type": "sigmoid_focal", "ignore_by": "middle", "over": "positives"},
+            "ignore_by: needs over 'all', since it is about other anchors than positives, got "
+            "ignore_by 'middle' with over 'positives'",
+        ),
+        (
+            {"type": SOFTMAX[0], "ignore_by": "middle"},
+            "ignore_by: needs a yes-or-no loss, since the classes of a softmax share one "
+            f"probability, got {SOFTMAX[0]}",
+        ),
+    ],
+)
+def test_what_cannot_be_ignored_by_an_object(options, message):
+    with pytest.raises(detloss.ConfigError) as error:
+        detloss.build({"matcher": {"type": "max_iou"}, "classification": options})
+    assert str(error.value) == f"config: classification.{message}"
