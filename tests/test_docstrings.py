@@ -11,7 +11,7 @@ import re
 import pytest
 
 from detloss.docstrings import Paper, cited_in, papers_of, range_of, section
-from detloss.registry import CLASSIFICATION, REGRESSION
+from detloss.registry import CLASSIFICATION, REGRESSION, options_of
 
 LIKE = 0.75
 """From this likeness on, a sentence is taken for a changed copy of another one."""
@@ -38,17 +38,18 @@ def argument_texts(docstring):
 def differences(functions):
     """What differs in the texts of the same argument: all sentences that are not as they should be.
 
-    Arguments are the same that have the same name and annotation. All their texts begin with the
-    same sentence. What one of them adds is its own, or the same sentence in all that have it: a
+    Arguments are the same that have the same name, annotation and range. All their texts begin with
+    the same sentence. What one of them adds is its own, or the same sentence in all that have it: a
     changed copy of another's sentence is a difference.
     """
     by_argument = {}
     for function in functions:
         parameters = inspect.signature(function).parameters
         for name, sentences in argument_texts(function.__doc__).items():
-            argument = name, str(parameters[name].annotation)
+            allowed = RANGES.get(function, {}).get(name)
+            argument = name, str(parameters[name].annotation), str(allowed)
             by_argument.setdefault(argument, []).append(sentences)
-    for (name, _), texts in by_argument.items():
+    for (name, *_), texts in by_argument.items():
         first, added = {text[0] for text in texts}, {more for text in texts for more in text[1:]}
         alike = {
             sentence
@@ -61,6 +62,11 @@ def differences(functions):
 
 
 CLASSES = [registry[name] for registry in (CLASSIFICATION, REGRESSION) for name in registry.names()]
+RANGES = {
+    cls.function: {name: option.annotation for name, option in options_of(cls).items()}
+    for cls in CLASSES
+}
+"""What the constructor of the class says of each option."""
 KINDS = sorted({kind_of(cls) for cls in CLASSES})
 
 

@@ -33,13 +33,13 @@ def gaussian_focal_loss(
 
     Args:
         logits: Scores (..., C), floating point.
-        target: The heat y of each class (..., C), in [0, 1]. Or class indices (...,): 0..C-1 is a
-            heat of 1 for that class and of 0 for the others, C (``num_classes``) is background, 0
-            for all.
-        quality: (...,) in [0, 1], beside class indices: the heat of the row's class instead of 1.
-            It carries no gradient, and is not read in a row without a class.
+        target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
+            background, yes to none. Or the label y of each class (..., C), in [0, 1]. This is the heat of a place.
+        quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
+            of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
+            without a class. Other classes have a heat of 0.
         alpha: How much less an example counts the nearer its answer is to the truth, >= 0.
-        beta: How much less a "no" counts the higher its heat is, >= 0.
+        beta: An exponent, >= 0. How much less a "no" counts the higher its heat is.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
         weight: (...,) or (..., C) factors; 0 silences the gradient exactly.

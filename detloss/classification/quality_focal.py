@@ -44,8 +44,8 @@ def quality_focal_loss(
         quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
             of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
             without a class.
-        beta: The paper's beta. How much less an example counts the nearer its answer is to its
-            label, >= 0; at 0 it is the cross-entropy.
+        beta: An exponent, >= 0. How much less an example counts the nearer its answer is to its
+            label; at 0 it is the cross-entropy.
         class_weight: (C,) factor of each class; a mean still divides by the plain count.
         ignore_index: The class index of rows to leave out: loss and gradient exactly 0.
         weight: (...,) or (..., C) factors; 0 silences the gradient exactly.
