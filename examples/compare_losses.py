@@ -5,6 +5,12 @@
 prints one table, AP, AP50, AP75 and seconds, and draws one figure, the average precision over the
 IoU that a detection must reach. (The losses themselves cannot be compared: each has its own unit.)
 One seed is one draw: repeat with another ``--seed`` before you believe a small difference.
+
+    python examples/compare_losses.py --all
+
+takes every loss of boxes and of classes in turn into configs/retinanet.yaml, 200 steps each, and
+says of each whether it falls and stays finite, and how well the detector then finds. It prints a
+line as each is done, and keeps the table in losses.md under ``--out``.
 """
 
 import sys
@@ -15,6 +21,7 @@ import detection_data
 import ranks
 from data_files import DataError
 from evaluation import Result
+from every_loss import train_every_loss
 from figures import draw_comparison
 from image_sets import DetectionData
 from messages import Parser, complain, console, print_anywhere, report
@@ -24,13 +31,24 @@ from train_detector import config_path, finish, start, train
 
 import detloss
 
+EVERY, EVERY_STEPS = Path("configs/retinanet.yaml"), 200
+"""The config that every loss is tried in, and how long."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains with every config and compares; returns the exit status."""
     print_anywhere()
     try:
-        prepared = prepare(parse(arguments))
-        return compare(*prepared) if prepared else 2
+        settings, every = parse(arguments)
+        prepared = prepare(settings)
+        if prepared is None:
+            return 2
+        runs, data = prepared
+        for index in range(len(data.train)):  # read once, so that the seconds are those of training
+            data.train[index]
+        if every:
+            return train_every_loss(*settings.values(), data)
+        return compare(runs, data)
     except (DataError, OSError) as error:  # a photo that was there before, or a full disk
         complain(error)
         return 2
@@ -60,9 +78,6 @@ def prepare(settings: dict[str, Settings]) -> tuple[dict[str, Run], DetectionDat
 
 def compare(runs: dict[str, Run], data: DetectionData) -> int:
     """Trains and evaluates each run, one after the other; returns the exit status."""
-    for index in range(len(data.train)):  # read once, so that the seconds are those of training
-        data.train[index]
-
     results: dict[str, Result] = {}
     for name, run in runs.items():
         console.print(name, style="bold")
@@ -84,17 +99,31 @@ def compare(runs: dict[str, Run], data: DetectionData) -> int:
     return 0
 
 
-def parse(arguments: Sequence[str] | None) -> dict[str, Settings]:
-    """The settings of each run by the name of its config; they differ in nothing else."""
+def parse(arguments: Sequence[str] | None) -> tuple[dict[str, Settings], bool]:
+    """The settings of each run by the name of its config, and whether to try every loss in it.
+
+    The settings differ in nothing but the config.
+    """
     defaults = Settings()
     parser = Parser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("configs", nargs="+", type=Path, help="YAML files that name the losses")
+    parser.add_argument("configs", nargs="*", type=Path, help="YAML files that name the losses")
+    parser.add_argument(
+        "--all", action="store_true", help=f"instead of configs: each loss that fits into {EVERY}"
+    )
     parser.add_argument("--data", default=defaults.data, help=detection_data.DATA_FORMS)
-    parser.add_argument("--steps", type=int, default=defaults.steps)
+    parser.add_argument(
+        "--steps", type=int, help=f"{defaults.steps}, or {EVERY_STEPS} of each loss with --all"
+    )
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--device", default=defaults.device, help="such as cpu or cuda")
     parser.add_argument("--out", type=Path, default=Path("runs/comparison"))
     options = parser.parse_args(arguments)
+    if options.all == bool(options.configs):
+        parser.error("expected configs, or --all without them")
+    if options.all:
+        options.configs = [EVERY]
+    if options.steps is None:
+        options.steps = EVERY_STEPS if options.all else defaults.steps
     names = [path.stem for path in options.configs]
     if len(set(names)) < len(names):
         parser.error(f"configs must have different names, got {', '.join(names)}")
@@ -102,7 +131,7 @@ def parse(arguments: Sequence[str] | None) -> dict[str, Settings]:
         parser.error("--steps must be at least 1")
     if not 0 <= options.seed < 2**63:
         parser.error(f"--seed must be from 0 to 2**63 - 1, got {options.seed}")
-    return {
+    settings = {
         path.stem: Settings(
             config=str(path),
             data=options.data,
@@ -113,6 +142,7 @@ def parse(arguments: Sequence[str] | None) -> dict[str, Settings]:
         )
         for path in options.configs
     }
+    return settings, options.all
 
 
 def print_table(results: dict[str, Result]) -> None:

@@ -207,13 +207,16 @@ def small_detector(data: DetectionData, criterion: detloss.DetectorLoss) -> nn.M
     return model
 
 
-def train(run: Run, data: DetectionData) -> bool:
-    """Trains to the last step or the time limit; returns False if the user interrupted it."""
+def train(run: Run, data: DetectionData, *, title: str = "") -> bool:
+    """Trains to the last step or the time limit; returns False if the user interrupted it.
+
+    With a title, the progress stands behind it and is gone at the end.
+    """
     settings, seconds_before, steps_before = run.settings, run.seconds, run.step
     began = time.perf_counter() - seconds_before
     model = ranks.averaging(run.model.train())
     interruptions = 0.0
-    with interruptible() as interrupted, progress_bar() as bar:
+    with interruptible() as interrupted, progress_bar(title) as bar:
         task = bar.add_task("", total=1.0, step=run.step, terms="", speed="")
         while run.progress < 1 and not interruptions:
             for group in run.optimizer.param_groups:
@@ -287,15 +290,18 @@ def interruptible() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def progress_bar() -> Progress:
+def progress_bar(title: str) -> Progress:
     """Steps, each term, images per second and the time that is left."""
     return Progress(
+        *([TextColumn(title, markup=False)] if title else []),
         TextColumn("step {task.fields[step]}"),
         BarColumn(),
         TextColumn("{task.fields[terms]}"),
         TextColumn("[cyan]{task.fields[speed]}"),
         TimeRemainingColumn(),
         console=console,
+        transient=bool(title),
+        disable=bool(title) and not console.is_terminal,  # where nothing can be taken back
     )
 
 
