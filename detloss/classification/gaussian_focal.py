@@ -34,7 +34,8 @@ def gaussian_focal_loss(
     Args:
         logits: Scores (..., C), floating point.
         target: Class indices (...,): 0..C-1 says yes to that class, C (``num_classes``) is
-            background, yes to none. Or the label y of each class (..., C), in [0, 1]. This is the heat of a place.
+            background, yes to none. Or the label y of each class (..., C), in [0, 1].
+            This is the heat of a place.
         quality: (...,) in [0, 1], beside class indices: the label that the row's class gets instead
             of 1, such as the IoU of its box. It carries no gradient, and is not read in a row
             without a class. Other classes have a heat of 0.
