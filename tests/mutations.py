@@ -1150,8 +1150,8 @@ R24 head: background is the last class
 + torch.cat([labels, labels.new_full((1,), classes - 1)])
 
 R63 head: decoded boxes without a gradient where a quality asks first
-- if name not in self._decoded:
-+ if setattr(self, "with_grad", torch.is_grad_enabled()) or name not in self._decoded:
+- with torch.set_grad_enabled(self.with_grad):
++ with torch.set_grad_enabled(torch.is_grad_enabled()):
 
 R54 head: the boxes of one image are those of another
 - firsts.append(firsts[-1] + len(target["boxes"]))

@@ -94,22 +94,9 @@ def binary_loss(
     if quality is not None:
         labels = (target, checked_quality(logits, target, quality))
 
-    yes, no = _weights_of_answers(alpha, no_weight, class_weight, logits)
-    scale = 1.0
-    # the factor of most elements is multiplied in by the engine, unless the others' would overflow
-    if isinstance(no, float) and isinstance(yes, float) and no > 0 and yes <= 3 * no:
-        scale, yes, no = no, yes / no, 1.0
-
-    technique = _Technique(
-        negative,
-        with_derivative,
-        backward,
-        *(positive or (negative, with_derivative)),
-        of_label,
-        dense,
-        yes,
-        no,
-    )
+    yes, no, scale = _weights_of_answers(alpha, no_weight, class_weight, logits)
+    of_yes = positive or (negative, with_derivative)
+    technique = _Technique(negative, with_derivative, backward, *of_yes, of_label, dense, yes, no)
     count: Tensor | float = logits.numel()
     formula = _of_share(technique, label_smoothing)
     if by_index:
@@ -132,8 +119,8 @@ def _weights_of_answers(
     no_weight: float,
     class_weight: Sequence[float] | Tensor | None,
     logits: Tensor,
-) -> tuple[Factor, Factor]:
-    """The weights of "yes" and of "no", numbers or (C,)."""
+) -> tuple[Factor, Factor, float]:
+    """The weights of "yes" and of "no", numbers or (C,), and a factor of both."""
     yes: Factor = 1.0
     no: Factor = no_weight
     if isinstance(alpha, (int, float)):
@@ -146,7 +133,10 @@ def _weights_of_answers(
     if class_weight is not None:
         factor = per_class_values("class_weight", class_weight, logits)
         yes, no = yes * factor, no * factor
-    return yes, no
+    # the factor of most elements is multiplied in by the engine, unless the others' would overflow
+    if isinstance(no, float) and isinstance(yes, float) and no > 0 and yes <= 3 * no:
+        return yes / no, 1.0, no
+    return yes, no, 1.0
 
 
 class _Technique(NamedTuple):
@@ -212,12 +202,7 @@ def _both(with_derivative: WithDerivative, z: Tensor) -> tuple[Tensor, Tensor]:
 
 def _of_index(technique: _Technique, ignore_index: int) -> Formula:
     """The formula for class indices (N,): of each row at most one column says yes."""
-    negative, with_derivative, yes, no = (
-        technique.negative,
-        technique.with_derivative,
-        technique.yes,
-        technique.no,
-    )
+    negative, with_derivative, *_, yes, no = technique
 
     def value(x: Tensor, index: Tensor) -> Tensor:
         is_yes = index[..., None] == torch.arange(x.shape[-1], device=x.device)
@@ -266,12 +251,7 @@ def _of_index_and_label(technique: _Technique, ignore_index: int) -> Formula:
 
     Everything is computed as a "no" first. Then the few elements that have a label get its loss.
     """
-    negative, with_derivative, yes, no = (
-        technique.negative,
-        technique.with_derivative,
-        technique.yes,
-        technique.no,
-    )
+    negative, with_derivative, *_, yes, no = technique
 
     def value(x: Tensor, index: Tensor, quality: Tensor | None = None) -> Tensor:
         ignored = index[..., None] == ignore_index
