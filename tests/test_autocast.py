@@ -11,7 +11,7 @@ import torch
 from boxgen import random_boxes, rows_in
 from matching import some_losses
 from registered import LOSSES, space_of
-from scenes import CLASSES, build, gradients, grid_anchors, predictions_for, random_targets
+from scenes import CLASSES, SIZE, build, gradients, grid_anchors, predictions_for, random_targets
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -143,7 +143,8 @@ def test_criteria(section, name, dtype, autocasting):
 
     def total_and_gradients(logits, deltas):
         predictions = {"class_logits": logits, "box_regression": deltas}
-        total = criterion(predictions, targets, anchors=anchors).total
+        size = (SIZE, SIZE)
+        total = criterion(predictions, targets, anchors=anchors, image_size=size).total
         return total.detach(), *gradients(total, predictions)
 
     predictions = predictions_for(criterion, 2, len(anchors)).values()

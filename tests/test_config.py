@@ -72,7 +72,8 @@ def test_the_variants_of_retinanet_differ_in_one_word(kind):
 def test_the_contract_config_resolves():
     criterion = detloss.build(GOOD)
     resolved = criterion.config()
-    assert resolved["box"] == {"type": "ciou", "eps": 1e-7, "weight": 2.0}
+    expected = {"type": "ciou", "convention": "paper", "eps": 1e-7, "weight": 2.0}
+    assert resolved["box"] == expected
     assert resolved["sampler"] == {"type": "all"}
     assert resolved["coder"]["weights"] == [1.0, 1.0, 1.0, 1.0]
     assert list(resolved) == ["matcher", "coder", "sampler", "classification", "box", "normalizer"]
@@ -255,8 +256,8 @@ def changed(section, **options):
         ),
         (
             changed("box", label="iou"),
-            "config: box.label: unknown option, ciou accepts eps, weight, over, space, "
-            "unit, weigh_by, normalizer, level_weights, name, reads",
+            "config: box.label: unknown option, ciou accepts convention, eps, weight, "
+            "over, space, unit, weigh_by, normalizer, level_weights, name, reads",
         ),
         (
             changed("box", over="all"),
@@ -309,13 +310,15 @@ def changed(section, **options):
         ),
         (
             changed("box", wieght=2.0),
-            "config: box.wieght: unknown option, ciou accepts eps, weight, over, space, "
-            "unit, weigh_by, normalizer, level_weights, name, reads; did you mean 'weight'?",
+            "config: box.wieght: unknown option, ciou accepts convention, eps, weight, "
+            "over, space, unit, weigh_by, normalizer, level_weights, name, reads; did you mean "
+            "'weight'?",
         ),
         (
             changed("box", loss_weight=2.0),
-            "config: box.loss_weight: unknown option, ciou accepts eps, weight, over, space, "
-            "unit, weigh_by, normalizer, level_weights, name, reads; did you mean 'weight'?",
+            "config: box.loss_weight: unknown option, ciou accepts convention, eps, weight, "
+            "over, space, unit, weigh_by, normalizer, level_weights, name, reads; did you mean "
+            "'weight'?",
         ),
         (
             GOOD | {"box": ["giou"]},

@@ -111,7 +111,7 @@ class MPDIoULoss(BoxLoss):
 
     Args:
         image_size: See `mpdiou_loss`; a list. Where it is None, a criterion hands on the size of
-            each row's image, as targets or the call say it.
+            each row's image, as its call or targets say it; one that nobody says is an error there.
         eps: See `mpdiou_loss`.
         reduction: "mean", "sum", "image" or "none".
 
