@@ -124,6 +124,11 @@ def _mmdet_quality_focal(losses: Any) -> PeerLoss:
     return of_labels
 
 
+def _mmdet_gaussian_focal(losses: Any) -> PeerLoss:
+    loss = losses.GaussianFocalLoss(reduction="sum")  # of probabilities
+    return lambda logits, label: loss(logits.sigmoid(), label)
+
+
 def _monai_focal(losses: Any) -> PeerLoss:
     return lambda logits, label: losses.sigmoid_focal_loss(logits, label, alpha=0.25).sum()
 
@@ -161,6 +166,7 @@ PEERS: dict[str, list[Peer]] = {
         Peer("ultralytics.utils.loss", _ultralytics_distances),
     ],
     "extended_iou": [_mmdet("EIoULoss")],
+    "gaussian_focal": [Peer("mmdet.models.losses", _mmdet_gaussian_focal, soft=True)],
     "giou": [
         _torchvision("generalized_box_iou_loss"),
         _fvcore("giou_loss"),
