@@ -1857,12 +1857,13 @@ def catcher(source: Path, bug: Bug) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plants the bugs and reports; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default="", metavar="NAME", help="bugs with this in their name")
+    only = "bugs with this in their name or file"
+    parser.add_argument("--only", default="", metavar="TEXT", help=only)
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args(arguments)
-    bugs = [bug for bug in bugs_of(BUGS) if options.only in bug.name]
+    bugs = [bug for bug in bugs_of(BUGS) if options.only in f"{bug.file} {bug.name}"]
     if not bugs:
-        parser.error(f"no bug has {options.only!r} in its name")
+        parser.error(f"no bug has {options.only!r} in its name or file")
 
     console = Console()
     with TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
