@@ -31,6 +31,8 @@ class Row:
         term: The term whose loss it was.
         name: The loss.
         history: Each term's value in each step.
+        moving: Whether positives are labelled with how good their boxes are. Such a loss may rise
+            while they get better.
         ap50: Average precision on the test images, of boxes from an IoU of 0.5.
         seconds: Of training and evaluation.
     """
@@ -38,6 +40,7 @@ class Row:
     term: str
     name: str
     history: Mapping[str, Sequence[float]]
+    moving: bool
     ap50: float
     seconds: float
 
@@ -55,6 +58,13 @@ class Row:
         return last < first
 
     @property
+    def answer(self) -> str:
+        """Whether it falls, in words."""
+        if self.falls:
+            return "yes"
+        return "label grows" if self.moving and math.isfinite(self.ends[1]) else "no"
+
+    @property
     def not_finite(self) -> int:
         """Steps with a term that is not finite, as all are after a gradient that is not."""
         steps = zip(*self.history.values(), strict=True)
@@ -64,7 +74,7 @@ class Row:
         """What stands under `HEADINGS`."""
         first, last = (f"{value:.3g}" for value in self.ends)
         numbers = f"{self.ap50:.3f}", f"{self.not_finite}", f"{self.seconds:.0f}"
-        return [first, last, "yes" if self.falls else "no", *numbers]
+        return [first, last, self.answer, *numbers]
 
 
 def train_every_loss(settings: Settings, data: DetectionData) -> int:
@@ -87,7 +97,7 @@ def train_every_loss(settings: Settings, data: DetectionData) -> int:
             print_line("Stopped; a comparison starts over.")
             return 130
         rows.append(row)
-        fine = row.falls and not row.not_finite
+        fine = row.answer != "no" and not row.not_finite
         print_line(in_columns(name, row.cells(), width), style="" if fine else "red")
         file.write_text(markdown(settings, rows, left_out))
     for name, reason in left_out.items():
@@ -124,28 +134,33 @@ def train_with(
     title: str,
 ) -> Row | None:
     """The row of a loss; None if the user interrupted it."""
-    run = start(settings, data, detloss.build(config))
+    criterion = detloss.build(config)
+    run = start(settings, data, criterion)
     if not train(run, data, title=title):
         return None
     began = time.perf_counter()
     with console.status(f"{title}, evaluation"):
         detections = detect(run.model, data.test, settings.batch_size, settings.device)
         ap50 = evaluate(detections, data.test).metrics["AP50"]
-    return Row(term, name, run.history, ap50, run.seconds + time.perf_counter() - began)
+    moving = getattr(criterion.terms[term], "label", None) is not None
+    return Row(term, name, run.history, moving, ap50, run.seconds + time.perf_counter() - began)
 
 
 def conclusion(rows: Sequence[Row]) -> str:
     """Which losses do not do what a loss should."""
-    rise = [row.name for row in rows if not row.falls]
+    rise = [row.name for row in rows if row.answer == "no"]
+    moved = [row.name for row in rows if row.answer not in ("yes", "no")]
     odd = [row.name for row in rows if row.not_finite]
     falling = f"Not lower at the end: {', '.join(rise)}." if rise else "Each is lower at the end."
+    if moved:
+        falling += f" But where the label grows with the boxes' IoU: {', '.join(moved)}."
     finite = f"Not always finite: {', '.join(odd)}." if odd else "Every step was finite."
     return f"{falling} {finite}"
 
 
 def in_columns(name: str, cells: Sequence[str], width: int) -> str:
     """A line of the table on the screen."""
-    return f"{name:<{width}}" + "".join(f"{cell:>11}" for cell in cells)
+    return f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells)
 
 
 def print_line(text: str, style: str = "") -> None:

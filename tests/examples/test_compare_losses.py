@@ -105,9 +105,9 @@ def test_every_registered_loss_fits_or_is_left_out_for_a_reason():
         assert re.search(f"background column|bins|gradient|{name} needs it", reason), reason
 
 
-def row(*values, other=1.0):
+def row(*values, other=1.0, moving=False):
     history = {"box": values, "classification": [other] * len(values)}
-    return Row("box", "giou", history, ap50=0.25, seconds=61.6)
+    return Row("box", "giou", history, moving, ap50=0.25, seconds=61.6)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,16 @@ def row(*values, other=1.0):
     [
         pytest.param(row(4.0, 1.0), ["4", "1", "yes", "0.250", "0", "62"], id="falls"),
         pytest.param(row(1.0, 4.0), ["1", "4", "no", "0.250", "0", "62"], id="rises"),
+        pytest.param(
+            row(1.0, 4.0, moving=True),
+            ["1", "4", "label grows", "0.250", "0", "62"],
+            id="rises with the labels",
+        ),
+        pytest.param(
+            row(1.0, math.inf, moving=True),
+            ["1", "inf", "no", "0.250", "1", "62"],
+            id="no label is infinite",
+        ),
         pytest.param(row(2.0), ["2", "2", "no", "0.250", "0", "62"], id="a single step"),
         pytest.param(
             row(3.0, 5.0, *[9.0] * 16, 2.0, 1.0),
@@ -139,6 +149,10 @@ def test_what_does_not_fall_or_is_not_finite_is_named():
     assert conclusion([row(2.0, 1.0)]) == "Each is lower at the end. Every step was finite."
     assert conclusion([row(2.0, math.inf), row(2.0, 1.0)]) == (
         "Not lower at the end: giou. Not always finite: giou."
+    )
+    assert conclusion([row(2.0, 1.0), row(1.0, 2.0, moving=True)]) == (
+        "Each is lower at the end. But where the label grows with the boxes' IoU: giou. "
+        "Every step was finite."
     )
 
 
