@@ -211,8 +211,8 @@ def test_import_is_light():
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_compilers_of_all_supported_releases_know_the_types(path):
     """The oldest know no union of types, no annotation of an inner function that is generic, no
-    `vars`, and neither `dataclasses.replace` nor the `_replace` of a named tuple; no compiler reads
-    the fused ways of the kernels.
+    `vars`, no property of a named tuple, and neither `dataclasses.replace` nor `_replace`; no
+    compiler reads the fused ways of the kernels.
     """
     if room(path) in ("bench", "integrations", "registry"):  # more than what is compiled
         return
@@ -226,11 +226,18 @@ def test_the_compilers_of_all_supported_releases_know_the_types(path):
             assert ast.unparse(node) != "vars", "name the attributes"
         if isinstance(node, ast.Attribute) and room(path) != "kernels":
             assert node.attr != "_replace", "write it out"
+        if isinstance(node, ast.ClassDef) and "NamedTuple" in map(ast.unparse, node.bases):
+            decorators = {ast.unparse(d) for f in ast.walk(node) for d in decorators_of(f)}
+            assert "property" not in decorators, f"make {node.name} a frozen dataclass"
         if isinstance(node, ast.FunctionDef):
             for annotation in annotations_of_inner_functions(node):
                 assert unevaluated or not isinstance(annotation, ast.BinOp | ast.Subscript), (
                     f"write `from __future__ import annotations` for {ast.unparse(annotation)}"
                 )
+
+
+def decorators_of(node):
+    return node.decorator_list if isinstance(node, ast.FunctionDef) else []
 
 
 def annotations_of_inner_functions(outer):
