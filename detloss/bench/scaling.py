@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from detloss.bench.cases import boxes, criterion, focal, indices, matching
+from detloss.bench.cases.matching import STRIDES
 from detloss.bench.measure import Case, cure, in_fresh_process, seconds_of
 
-ANCHORS_A_SQUARE_PIXEL = 9 * sum(stride**-2 for stride in (8, 16, 32, 64, 128))
 SECONDS, LEAST_RUNS = 1.0, 3
 STEEP = 1.5
 """How many times as much as the size the time grows where it is called a jump."""
@@ -43,7 +43,11 @@ class Sweep:
 
 def _side(anchors: int) -> int:
     """Of the square image that has about that many of RetinaNet's anchors."""
-    return round(math.sqrt(anchors / ANCHORS_A_SQUARE_PIXEL))
+
+    def difference(side: int) -> int:
+        return abs(9 * sum(math.ceil(side / stride) ** 2 for stride in STRIDES) - anchors)
+
+    return min(range(STRIDES[0], 10_000, STRIDES[0]), key=difference)
 
 
 SWEEPS = {

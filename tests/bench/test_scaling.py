@@ -19,8 +19,9 @@ def test_every_curve_has_a_case_of_its_size(name, curve):
 
 @pytest.mark.parametrize("anchors", SWEEPS["anchors"].sizes)
 def test_the_image_has_about_as_many_anchors_as_asked_for(anchors):
+    """From 10,000 to the next whole cells there are 9% more: half of that is the nearest."""
     case = SWEEPS["anchors"].curves["max_iou"](anchors, torch.device("meta"))
-    assert case.input_bytes / 16 == pytest.approx(anchors, rel=0.03)
+    assert case.input_bytes / 16 == pytest.approx(anchors, rel=0.045)
 
 
 def test_a_curve_is_the_least_time_at_each_size(monkeypatch):
