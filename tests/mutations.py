@@ -1507,8 +1507,8 @@ R21 asymmetric loss: one gamma for both answers
 + positive=_modulated(gamma_negative, detach)
 
 R8 asymmetric loss: 1 less a p that is all but 1
-- torch.where(z > 0, -(rest + clip).clamp(max=1).log(), -torch.log1p(-p_m))
-+ -torch.log1p(-p_m)
+- loss = -torch.where(above, near_1.log(), torch.log1p(-far))
++ loss = -torch.log1p(-p_m)
 
 R21 closed form: an easy "no" learns something
 - .masked_fill_(p_m == 0, 0)
@@ -1517,10 +1517,6 @@ R21 closed form: an easy "no" learns something
 R63 closed form: the power has no gradient
 - if not detach:
 + if False:
-
-R7 asymmetric loss: the gradient of a power of 0
-- p_m.clamp(min=torch.finfo(z.dtype).tiny).pow(gamma)
-+ p_m.pow(gamma)
 
 classification/logit_adjusted.py
     classification/test_logit_adjusted.py

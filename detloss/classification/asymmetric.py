@@ -121,12 +121,15 @@ def _modulated(gamma: float, detach: bool) -> tuple[partial[Tensor], partial[Ten
 def _clipped(z: Tensor, clip: float, gamma: float, detach: bool) -> Tensor:
     """``p_m^gamma l``, ``l = -ln(1 - p_m)``, of a negative whose probability is above `clip`, or 0.
 
-    Of a large p it is ``1 - p_m = (1 - p) + clip`` that keeps its digits.
+    Of a p near 1 it is ``1 - p`` and ``1 - p_m = (1 - p) + clip`` that keep their digits, and the
+    gradient of ``1 - p``.
     """
-    p_m, rest = (z.sigmoid() - clip).relu(), (-z).sigmoid()
-    loss = torch.where(z > 0, -(rest + clip).clamp(max=1).log(), -torch.log1p(-p_m))
-    # the floor keeps the power's gradient finite where p_m is 0
-    modulation = p_m.clamp(min=torch.finfo(z.dtype).tiny).pow(gamma)
+    above = z > 0
+    smaller = torch.where(above, -z, z).sigmoid()
+    p_m = (torch.where(above, 1 - smaller, smaller) - clip).relu()
+    near_1, far = (smaller + clip).clamp(max=1), torch.where(above, 0, p_m)
+    loss = -torch.where(above, near_1.log(), torch.log1p(-far))
+    modulation = p_m.pow(gamma)
     return (modulation.detach() if detach else modulation) * loss
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from labelled import LABELS, LOGITS, QUALITY, assert_follows, assert_gives, cons
 from torch.testing import assert_close
 
 from detloss.classification import asymmetric_loss, sigmoid_focal_loss
+from detloss.kernels import plain_formulas
 
 VALUES = [
     [0.015130, 0.000568, 0.091253],
@@ -106,10 +108,13 @@ def test_linear_in_the_label(quality):
     assert_close(asymmetric_loss(logits, torch.full_like(logits, quality)), loss)
 
 
+@pytest.mark.parametrize("way", [nullcontext, plain_formulas])
+@pytest.mark.parametrize("gamma", [0.0, 0.25, 1.0, 4.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_easy_no_costs_and_learns_exactly_nothing(dtype):
+def test_an_easy_no_costs_and_learns_exactly_nothing(dtype, gamma, way):
     easy = torch.tensor([-1e4, -50.0, -10.0, math.log(0.049 / 0.951)], dtype=dtype)
-    loss, gradient = value_and_gradient(easy, NO)
+    with way():
+        loss, gradient = value_and_gradient(easy, NO, gamma_negative=gamma)
     assert torch.equal(loss, torch.zeros_like(loss))
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
@@ -127,11 +132,13 @@ def test_a_surely_wrong_yes_pulls_where_the_original_does_not(logit):
     assert gradient.item() == pytest.approx(-1, abs=1e-6)
 
 
+@pytest.mark.parametrize("way", [nullcontext, plain_formulas])
 @pytest.mark.parametrize("clip", [1e-30, 1e-3, 0.05, 0.5])
-def test_keeps_its_digits_in_float32(clip):
+def test_keeps_its_digits_in_float32(clip, way):
     """``1 - p_m`` of a p that is all but 1 is ``(1 - p) + clip``."""
     logits = torch.tensor([-2.0, 0.1, 1.0, 8.0, 20.0, 60.0])
-    found = value_and_gradient(logits, NO, clip=clip)
+    with way():
+        found = value_and_gradient(logits, NO, clip=clip)
     wide = value_and_gradient(logits.double(), NO, clip=clip)
     for one, other in zip(found, wide, strict=True):
         assert_close(one.double(), other, rtol=1e-5, atol=0)
