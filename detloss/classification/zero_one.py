@@ -46,8 +46,8 @@ def zero_one_loss(
             "mean" over the rows not ignored.
 
     Returns:
-        Loss in [0, 1]: 0 or 1 a row, times its factors. Without a gradient: ``requires_grad`` is
-        False.
+        Loss >= 0: of class indices 0 or 1 a row, of probabilities the share that is answered
+        wrongly, times the factors. Without a gradient: ``requires_grad`` is False.
 
     Raises:
         TypeError: If the logits are not floating point, or class indices not integer.
