@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes.checking import check_boxes, check_image_size
+from detloss.registry import check_choice
 
 FORMATS = ("xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn")
 
@@ -42,8 +43,7 @@ def convert_boxes(
         tensor([[ 75.,  25., 125.,  75.]])
     """
     for name, value in (("source", source), ("target", target)):
-        if value not in FORMATS:
-            raise ValueError(f"{name} must be one of {', '.join(FORMATS)}, got {value!r}")
+        check_choice(name, value, FORMATS)
     check_boxes("boxes", boxes, source.removesuffix("n"))
     if type(boxes) is not Tensor and hasattr(boxes, "format"):
         boxes = boxes.as_subclass(Tensor)  # the result would still say that it has that format

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes.checking import check_boxes, check_image_size
+from detloss.registry import check_choice
 
 Policy = Literal["drop", "clip", "error"]
 PER_BOX_KEYS = ("boxes", "labels", "ignore", "weights", "area", "iscrowd", "masks", "keypoints")
@@ -65,8 +66,7 @@ def sanitize_targets(
         >>> clean[0]["labels"], str(changes[0])
         (tensor([1]), 'image 0, box 1 [5.0, 5.0, 5.0, 9.0]: no area, dropped')
     """
-    if policy not in get_args(Policy):
-        raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, got {policy!r}")
+    check_choice("policy", policy, get_args(Policy))
     sizes = _sizes(image_size, len(targets))
 
     clean, changes = [], []

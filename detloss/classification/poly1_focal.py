@@ -17,6 +17,7 @@ from detloss.registry import (
     Fraction,
     NonNegative,
     PerClass,
+    check_choice,
 )
 
 Convention = Literal["paper", "polyloss_pytorch"]
@@ -105,8 +106,7 @@ def poly1_focal_loss(
     check_epsilon(epsilon)
     if gamma < 0:
         raise ValueError(f"gamma must be at least 0, got {gamma}")
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    check_choice("convention", convention, CONVENTIONS)
     loss, with_derivative = _of_share(1.0, gamma, epsilon)
     positive = None
     if alpha is not None and convention == "polyloss_pytorch":

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detloss.registry import check_choice
+
 Reduction = Literal["none", "sum", "mean", "image"]
 """What becomes of the losses. "image" sums over all axes but the first, (B, ...) -> (B,)."""
 REDUCTIONS = get_args(Reduction)
@@ -14,8 +16,7 @@ REDUCTIONS = get_args(Reduction)
 
 def check_reduction(reduction: str) -> None:
     """Raises ValueError unless `reduction` is "none", "sum", "mean" or "image"."""
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    check_choice("reduction", reduction, REDUCTIONS)
 
 
 def check_divisor(name: str, value: float) -> None:

@@ -1,20 +1,12 @@
 """What every box-regression loss module is."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 
 from detloss.kernels import Loss, Reduction, Space
 
-__all__ = ["BoxLoss", "Space", "check_choice"]
-
-
-def check_choice(option: str, given: object, choices: Sequence[object]) -> None:
-    """Raises ValueError unless the value of an option is one of its choices."""
-    if given not in choices:
-        known = ", ".join(map(str, choices))
-        raise ValueError(f"{option} must be one of {known}, got {given!r}")
+__all__ = ["BoxLoss", "Space"]
 
 
 class BoxLoss(Loss):
