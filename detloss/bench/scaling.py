@@ -4,7 +4,6 @@ Each curve is timed in a fresh process, at every size the least of several runs,
 programs only add to a run. On a CPU it is the time of the cores, which they add less to.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from detloss.bench.cases import boxes, criterion, focal, indices, matching
-from detloss.bench.cases.matching import STRIDES
+from detloss.bench.cases.matching import STRIDES, cells_along
 from detloss.bench.measure import Case, cure, in_fresh_process, seconds_of
 
 SECONDS, LEAST_RUNS = 1.0, 3
@@ -45,7 +44,7 @@ def _side(anchors: int) -> int:
     """Of the square image that has about that many of RetinaNet's anchors."""
 
     def difference(side: int) -> int:
-        return abs(9 * sum(math.ceil(side / stride) ** 2 for stride in STRIDES) - anchors)
+        return abs(9 * sum(cells**2 for cells in cells_along(side, STRIDES)) - anchors)
 
     return min(range(STRIDES[0], 10_000, STRIDES[0]), key=difference)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import detloss
-from detloss.bench.cases.matching import STRIDES, anchors_of, objects
+from detloss.bench.cases.matching import STRIDES, anchors_of, cells_along, objects
 from detloss.bench.cases.runners import forward_backward, normal, optional
 from detloss.bench.measure import Case
 from detloss.boxes import convert_boxes
@@ -146,8 +146,8 @@ def ultralytics_loss(batch: Batch) -> Total | None:
     )
     loss = module.v8DetectionLoss(model)
     images, size = len(batch.targets), (batch.side, batch.side)
-    cells = [2 * [batch.side // stride] for stride in batch.strides]
-    features = [torch.empty(images, 1, *cell, device=device) for cell in cells]
+    cells = cells_along(batch.side, batch.strides)
+    features = [torch.empty(images, 1, along, along, device=device) for along in cells]
     counts = torch.tensor([len(target["labels"]) for target in batch.targets])
     boxes = torch.cat([target["boxes"] for target in batch.targets])
     objects_of = {

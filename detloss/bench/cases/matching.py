@@ -1,6 +1,7 @@
 """Cases of matching: the anchors of a batch of images to their ground truths."""
 
 import importlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,10 +31,15 @@ def anchors_of(
     Nine a cell as in RetinaNet, or one, the square of the cell.
     """
     strides = STRIDES[:levels]
-    cells = [2 * [-(-side // stride)] for stride in strides]  # a convolution pads what is left
+    cells = [(count, count) for count in cells_along(side, strides)]
     shape = {"scales": OCTAVES, "ratios": (0.5, 1.0, 2.0)} if nine else {"scales": (1.0,)}
     anchors, level_sizes = grid_anchors(cells, strides, offset=0.5, **shape)
     return anchors.to(device), level_sizes
+
+
+def cells_along(side: int, strides: Sequence[int]) -> list[int]:
+    """The cells along a side of an image on each level: a convolution pads what is left."""
+    return [math.ceil(side / stride) for stride in strides]
 
 
 def objects(count: int, side: int, device: torch.device, seed: int = 0) -> Tensor:
