@@ -51,9 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(runs: dict[str, Run], data: DetectionData) -> int:
     """Trains and evaluates each run, one after the other; returns the exit status."""
-    for index in range(len(data.train)):  # read once, so that the seconds are those of training
-        data.train[index]
-
     results: dict[str, Result] = {}
     for name, run in runs.items():
         if not train(run, data):

@@ -44,8 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if prepared is None:
             return 2
         runs, data = prepared
-        for index in range(len(data.train)):  # read once, so that the seconds are those of training
-            data.train[index]
         if every:
             return train_every_loss(*settings.values(), data)
         return compare(runs, data)
@@ -58,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare(settings: dict[str, Settings]) -> tuple[dict[str, Run], DetectionData] | None:
-    """The runs before their first step, or None after telling what is wrong."""
+    """The runs before their first step, and the data; None after telling what is wrong."""
     first = next(iter(settings.values()))
     try:
         ranks.check_device(first.device)
@@ -73,6 +71,8 @@ def prepare(settings: dict[str, Settings]) -> tuple[dict[str, Run], DetectionDat
         complain(error)
         return None
     report(data, first.policy)
+    for index in range(len(data.train)):  # read once, so that the seconds are those of training
+        data.train[index]
     return runs, data
 
 
