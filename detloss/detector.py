@@ -400,8 +400,8 @@ class DetectorLoss(nn.Module):
         """The rows of each term."""
         classifier = classifier_of(self.terms.values())
         return {
-            name: Rows(term, batch, classifier, divides_levels=normalizer.per == "level")
-            for (name, term), normalizer in zip(
-                self.terms.items(), self.normalizers().values(), strict=True
+            name: Rows(
+                self.terms[name], batch, classifier, divides_levels=normalizer.per == "level"
             )
+            for name, normalizer in self.normalizers().items()
         }

@@ -71,9 +71,9 @@ class FSAFMatcher(ClaimMatcher):
 
     def owners(self, scene: Scene) -> Owners:
         """See `ClaimMatcher.owners`."""
-        owner = self._candidates(scene)
-        best = pad(_best_levels(scene, owner), (0, 1), value=-1)
-        return Owners(torch.where(scene.level == best[owner], owner, scene.rows))
+        owner, level = self._candidates(scene), scene.level
+        best = pad(_best_levels(scene, owner, level), (0, 1), value=-1)
+        return Owners(torch.where(level == best[owner], owner, scene.rows))
 
     def _candidates(self, scene: Scene) -> Tensor:
         """(B A,) the ground truth of which each anchor is a candidate, R for none."""
@@ -106,13 +106,13 @@ class FSAFMatcher(ClaimMatcher):
         return touches if pairs.valid is None else touches & pairs.valid
 
 
-def _best_levels(scene: Scene, owner: Tensor) -> Tensor:
+def _best_levels(scene: Scene, owner: Tensor, level: Tensor) -> Tensor:
     """(R,) the level of least mean loss of each ground truth's candidates; 0 without any."""
     assert scene.level_sizes is not None
     levels, loss = len(scene.level_sizes), scene.losses_of(owner)
     if has_float64(loss.device):  # the order in which a device adds them up must not decide
         loss = loss.double()
-    place = torch.where(owner < scene.rows, owner * levels + scene.level, scene.rows * levels)
+    place = torch.where(owner < scene.rows, owner * levels + level, scene.rows * levels)
     sums, counts = (
         loss.new_zeros(scene.rows * levels + 1).index_add_(0, place, values)
         for values in (loss, torch.ones_like(loss))
