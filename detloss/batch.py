@@ -59,10 +59,7 @@ class MatchedBatch:
         self.matches = matches
         self.coder = coder
         self.with_grad = torch.is_grad_enabled()
-        self._regressions: dict[str, Tensor] = {}
-        self._decoded: dict[str, Tensor] = {}
-        self._qualities: dict[str, Tensor] = {}
-        self._heats: dict[str, Tensor] = {}
+        self._kept: dict[str, Tensor] = {}
 
     # The anchors of the batch, (B, A).
 
@@ -119,11 +116,8 @@ class MatchedBatch:
             quality: Of any anchor with any ground truth.
             classes: C; None for ground truths of whatever class, (B, A, 1).
         """
-        key = f"{quality.config()}, {classes}"
-        if key not in self._heats:
-            with torch.no_grad():
-                self._heats[key] = self._heat(quality, classes)
-        return self._heats[key]
+        key = f"heat {quality.config()}, {classes}"
+        return self._once(key, lambda: self._heat(quality, classes), with_grad=False)
 
     def _heat(self, quality: HeatQuality, classes: int | None) -> Tensor:
         targets = self.inputs.targets
@@ -260,22 +254,26 @@ class MatchedBatch:
 
         To take its rows twice would make two gradients of its whole size.
         """
-        return self._once(self._regressions, name, lambda: self.take(self.inputs.predictions[name]))
+        return self._once(
+            f"regression {name}",
+            lambda: self.take(self.inputs.predictions[name]),
+            with_grad=self.with_grad,
+        )
 
     def decoded(self, name: str) -> Tensor:
         """(P, 4) boxes decoded from the prediction of that name, with their gradient."""
         return self._once(
-            self._decoded,
-            name,
+            f"decoded {name}",
             lambda: self.coder.decode(self.regression(name), self.anchors, *self._strides),
+            with_grad=self.with_grad,
         )
 
-    def _once(self, kept: dict[str, Tensor], name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """What is kept under that name; computed first if need be, with a gradient if wanted."""
-        if name not in kept:
-            with torch.set_grad_enabled(self.with_grad):
-                kept[name] = compute()
-        return kept[name]
+    def _once(self, key: str, compute: Callable[[], Tensor], *, with_grad: bool) -> Tensor:
+        """What is kept under that key, computed when it is first asked for."""
+        if key not in self._kept:
+            with torch.set_grad_enabled(with_grad):
+                self._kept[key] = compute()
+        return self._kept[key]
 
     @property
     @computed_once
@@ -291,14 +289,12 @@ class MatchedBatch:
 
     def quality(self, quality: Quality) -> Tensor:
         """(P,) `quality` of each positive; 0 where there is none."""
-        key = str(quality.config())
-        if key not in self._qualities:
-            with torch.no_grad():
-                values = quality(self)
-                if self.is_positive is not None:
-                    values = torch.where(self.is_positive, values, 0)
-            self._qualities[key] = values
-        return self._qualities[key]
+        key = f"quality {quality.config()}"
+        return self._once(key, lambda: self._quality(quality), with_grad=False)
+
+    def _quality(self, quality: Quality) -> Tensor:
+        values: Tensor = quality(self)
+        return values if self.is_positive is None else torch.where(self.is_positive, values, 0)
 
     # The rest of what a quality may look at; see `detloss.qualities.Positives`.
 

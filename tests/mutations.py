@@ -1150,7 +1150,7 @@ R24 head: background is the last class
 + torch.cat([labels, labels.new_full((1,), classes - 1)])
 
 R63 head: decoded boxes without a gradient where a quality asks first
-- with torch.set_grad_enabled(self.with_grad):
+- with torch.set_grad_enabled(with_grad):
 + with torch.set_grad_enabled(torch.is_grad_enabled()):
 
 R54 head: the boxes of one image are those of another
@@ -1166,8 +1166,8 @@ R63 head: an anchor has the best quality of its pairs
 + pass
 
 R26 head: a quality of no positive is kept
-- values = torch.where(self.is_positive, values, 0)
-+ pass
+- torch.where(self.is_positive, values, 0)
++ values
 
 terms/rows.py
     terms/test_rows.py terms/test_base.py test_detector.py test_requirements.py
@@ -1413,8 +1413,8 @@ R20 varifocal loss: a positive does not count by its quality
 + return cross_entropy(x, quality), -quality
 
 R20 varifocal loss: a positive without a quality is that of focal loss
-- of_hard_label=True
-+ of_hard_label=False
+- positives_alone=True
++ positives_alone=False
 
 R20 varifocal loss: alpha weighs nothing
 - no_weight=alpha,
@@ -1428,8 +1428,8 @@ R20 matchability-aware loss: the label is the quality itself
 + label = quality
 
 R20 matchability-aware loss: a hard positive is that of focal loss
-- of_hard_label=True
-+ of_hard_label=False
+- positives_alone=True
++ positives_alone=False
 
 classification/ia_bce.py
     classification/test_ia_bce.py

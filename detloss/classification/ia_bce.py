@@ -92,17 +92,14 @@ def ia_bce_loss(
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     if gamma < 0:
         raise ValueError(f"gamma must be at least 0, got {gamma}")
-    negative = partial(modulated_softplus, gamma=gamma)
-    of_positive = partial(_of_positive, alpha=alpha)
     return binary_loss(
-        negative,
+        partial(modulated_softplus, gamma=gamma),
         logits,
         target,
         quality=quality,
         with_derivative=partial(modulated_softplus_with_derivative, gamma=gamma),
-        of_label=of_positive,
-        of_hard_label=True,
-        dense=lambda x, y: torch.where(y > 0, of_positive(x, y)[0], negative(x)),
+        of_label=partial(_of_positive, alpha=alpha),
+        positives_alone=True,
         class_weight=class_weight,
         weight=weight,
         ignore_index=ignore_index,

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
@@ -85,16 +84,14 @@ def matchability_aware_loss(
     """
     if gamma < 0:
         raise ValueError(f"gamma must be at least 0, got {gamma}")
-    negative = partial(modulated_softplus, gamma=gamma, detach=detach)
     return binary_loss(
-        negative,
+        partial(modulated_softplus, gamma=gamma, detach=detach),
         logits,
         target,
         quality=quality,
         with_derivative=partial(modulated_softplus_with_derivative, gamma=gamma, detach=detach),
         of_label=partial(_of_positive, gamma=gamma),
-        of_hard_label=True,
-        dense=lambda x, y: torch.where(y > 0, cross_entropy(x, y.pow(gamma)), negative(x)),
+        positives_alone=True,
         class_weight=class_weight,
         weight=weight,
         ignore_index=ignore_index,

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
@@ -85,16 +84,14 @@ def varifocal_loss(
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     if gamma < 0:
         raise ValueError(f"gamma must be at least 0, got {gamma}")
-    negative = partial(modulated_softplus, gamma=gamma, detach=detach)
     return binary_loss(
-        negative,
+        partial(modulated_softplus, gamma=gamma, detach=detach),
         logits,
         target,
         quality=quality,
         with_derivative=partial(modulated_softplus_with_derivative, gamma=gamma, detach=detach),
         of_label=_of_positive,
-        of_hard_label=True,
-        dense=lambda x, y: torch.where(y > 0, y * cross_entropy(x, y), alpha * negative(x)),
+        positives_alone=True,
         no_weight=alpha,
         class_weight=class_weight,
         weight=weight,

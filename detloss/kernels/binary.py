@@ -45,7 +45,7 @@ def binary_loss(
     backward: Backward | None = None,
     positive: tuple[Elementwise, WithDerivative] | None = None,
     of_label: OfLabel | None = None,
-    of_hard_label: bool = False,
+    positives_alone: bool = False,
     dense: Callable[[Tensor, Tensor], Tensor] | None = None,
     label_smoothing: float = 0.0,
     alpha: float | Sequence[float] | Tensor | None = None,
@@ -73,7 +73,8 @@ def binary_loss(
         of_label: Replaces the formula above for a label y: ``(x, y) -> (loss, derivative by x)``,
             elementwise, plain and differentiable. Without a quality it is not asked for the labels
             0 and 1, which are `negative` of x and of -x.
-        of_hard_label: Whether `of_label` is asked for the label 1 in any case.
+        positives_alone: Whether `of_label` is the loss of a positive: it is asked for the label 1,
+            too, and a label of 0 in a dense target is that of a negative.
         dense: Replaces the loss of `of_label` where the target is dense, as ``dense(x, y)``.
         label_smoothing: e in [0, 1]: a label y becomes ``y (1 - e) + e / 2``.
         alpha: Weight of "yes" against 1 - alpha of "no": a float, (C,) values, or None for 1 and 1.
@@ -96,7 +97,9 @@ def binary_loss(
 
     yes, no, scale = _weights_of_answers(alpha, no_weight, class_weight, logits)
     of_yes = positive or (negative, with_derivative)
-    technique = _Technique(negative, with_derivative, backward, *of_yes, of_label, dense, yes, no)
+    technique = _Technique(
+        negative, with_derivative, backward, *of_yes, of_label, positives_alone, dense, yes, no
+    )
     count: Tensor | float = logits.numel()
     formula = _of_share(technique, label_smoothing)
     if by_index:
@@ -105,7 +108,7 @@ def binary_loss(
         if label_smoothing:
             weight = only_counted(weight, target != ignore_index)
         else:
-            by_sign = quality is None and positive is None and not of_hard_label
+            by_sign = quality is None and positive is None and not positives_alone
             formula = (_of_index if by_sign else _of_index_and_label)(technique, ignore_index)
     else:
         labels = (dense_target(logits, target),)
@@ -148,6 +151,7 @@ class _Technique(NamedTuple):
     positive: Elementwise
     positive_with_derivative: WithDerivative | None
     of_label: OfLabel | None
+    positives_alone: bool
     dense: Callable[[Tensor, Tensor], Tensor] | None
     yes: Factor
     no: Factor
@@ -378,7 +382,7 @@ def _like(x: Tensor, factor: Factor) -> Tensor:
 
 def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
     """The formula for a share of "yes" of each class (N, C), or for class indices (N,)."""
-    _, with_derivative, _, _, positive_with_derivative, of_label, dense, yes, no = technique
+    _, with_derivative, _, _, positive_with_derivative, of_label, _, dense, yes, no = technique
 
     def share_of(x: Tensor, target: Tensor, quality: Tensor | None) -> Tensor:
         """The share, smoothed; of indices it is made here, so that only a block is dense."""
@@ -393,9 +397,13 @@ def _of_share(technique: _Technique, label_smoothing: float) -> Formula:
         share = share_of(x, target, quality)
         if dense is not None:
             return yes * dense(x, share)
-        return technique.label_loss(x, share, yes, no)
+        loss = technique.label_loss(x, share, yes, no)
+        if technique.positives_alone:
+            loss = torch.where(share > 0, loss, no * technique.negative(x))
+        return loss
 
-    if with_derivative is None or positive_with_derivative is None or dense is not None:
+    by_autograd = dense is not None or technique.positives_alone
+    if with_derivative is None or positive_with_derivative is None or by_autograd:
         return Formula(value)
 
     def of_any_label(
