@@ -1,9 +1,11 @@
-"""Matches in short, for the tests of matchers."""
+"""Matches in short, and random scenes, for the tests of matchers."""
 
 import torch
+from boxgen import random_boxes
 from torch import Tensor
 
 from detloss.matchers import Matches
+from detloss.matchers.scene import Scene, Truths
 
 N, X = "negative", "ignored"
 
@@ -30,3 +32,19 @@ def said(matches: Matches) -> list[int | str]:
 def said_by_original(matched: list[int]) -> list[int | str]:
     """The same of what golden files hold: -1 background, -2 ignored, else the ground truth."""
     return [{-1: N, -2: X}.get(index, index) for index in matched]
+
+
+def random_scene(
+    images: int, most: int, *, anchors: int = 200, shared: bool = True, seed: int = 0
+) -> Scene:
+    """Images with so many ground truths and anchors each, within 100 pixels of 0."""
+    boxes = random_boxes(images * most, seed=seed, dtype=torch.float32)
+    image = torch.arange(images).repeat_interleave(most)
+    groups = 1 if shared else images
+    return Scene(
+        images=images,
+        anchors=random_boxes(groups * anchors, seed=seed + 1, dtype=torch.float32).view(
+            groups, anchors, 4
+        ),
+        truths=Truths(boxes, image, torch.ones(len(boxes), dtype=torch.bool), None),
+    )

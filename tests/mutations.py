@@ -429,8 +429,8 @@ R36 box losses: broadcast
 - check_same_shape("pred", pred, "target", target)
 + pass
 
-boxes/overlaps.py
-    matchers/test_max_iou.py
+boxes/planes.py
+    boxes/test_planes.py matchers/test_max_iou.py
 
 R14 matcher: IoU over the sum of the areas
 - (area_of_planes(a) + area_of_planes(b)).sub_(shared)
@@ -531,8 +531,8 @@ R29 fsaf matcher: a loss without a number rules out every level
 - .clamp(max=torch.finfo(torch.float32).max)
 + .clamp(max=torch.inf)
 
-matchers/nearest.py
-    matchers/test_center_point.py matchers/test_grid.py
+boxes/planes.py
+    boxes/test_planes.py matchers/test_center_point.py matchers/test_grid.py
 
 R29 center of a cell: its upper edges belong to it
 - (x >= cells[0]) & (x < cells[2])

@@ -129,50 +129,6 @@ def pairwise_overlap(a: Tensor, b: Tensor, *, kind: str = "iou") -> Tensor:
     return _measure(kind)(Lengths(widen(a)[:, None], widen(b)[None]))
 
 
-def planes(boxes: Tensor, multiple: int = 1) -> Tensor:
-    """x1, y1, x2, y2 of boxes (N, 4), each in a row of its own: (4, N).
-
-    N is rounded up to a multiple of `multiple`; the boxes added are points at 0. An inverted box
-    may stay as it is: it shares nothing with any other box, so every measure of planes gives 0.
-    """
-    missing = -len(boxes) % multiple
-    return torch.cat([boxes.t(), boxes.new_zeros(4, missing)], 1)
-
-
-def iou_of_planes(a: Tensor, b: Tensor) -> Tensor:
-    """`iou` of `planes` (4, ...) that broadcast, equal to the bit: for a matcher.
-
-    It has no gradient, so it works in place. Areas are computed before the boxes are paired.
-    """
-    shared = _shared_of_planes(a, b)
-    union = (area_of_planes(a) + area_of_planes(b)).sub_(shared)
-    return shared.div_(union.clamp_(min=TINY**2))
-
-
-def iof_of_planes(a: Tensor, b: Tensor) -> Tensor:
-    """`iof` of `planes` (4, ...) that broadcast, equal to the bit, without a gradient."""
-    return _shared_of_planes(a, b).div_(area_of_planes(a).clamp_(min=TINY))
-
-
-def area_of_planes(boxes: Tensor) -> Tensor:
-    """Width times height of `planes` (4, ...), also where they are negative.
-
-    It is not finite where a coordinate is not.
-    """
-    x1, y1, x2, y2 = boxes.unbind()
-    return (x2 - x1).mul_(y2 - y1)
-
-
-def _shared_of_planes(a: Tensor, b: Tensor) -> Tensor:
-    """`intersection` of `planes` (4, ...) that broadcast, equal to the bit, without a gradient."""
-    ax1, ay1, ax2, ay2 = a.unbind()
-    bx1, by1, bx2, by2 = b.unbind()
-    start = torch.maximum(ax1, bx1)
-    width = torch.minimum(ax2, bx2).sub_(start).clamp_(min=0)
-    torch.maximum(ay1, by1, out=start)
-    return torch.minimum(ay2, by2).sub_(start).clamp_(min=0).mul_(width)
-
-
 def _measure(kind: str) -> Overlap:
     if kind not in OVERLAPS:
         raise ValueError(f"kind must be one of {', '.join(sorted(OVERLAPS))}, got {kind!r}")

@@ -5,10 +5,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from detloss.boxes.overlaps import iou_of_planes
+from detloss.boxes.planes import centres, iou_of_planes
 from detloss.matchers.base import Assigned, Matcher
 from detloss.matchers.images import Images
-from detloss.matchers.nearest import centres, nearest
+from detloss.matchers.nearest import nearest
 from detloss.matchers.tiles import most_overlapped
 from detloss.registry import MATCHERS, Fraction, Positive, PositiveInt
 from detloss.tensors import has_float64, sync_is_free

@@ -5,10 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detloss.boxes.overlaps import area_of_planes
+from detloss.boxes.planes import area_of_planes, has_centre
 from detloss.matchers.base import Assigned, Matcher
 from detloss.matchers.images import Images
-from detloss.matchers.nearest import has_centre
 from detloss.matchers.tiles import largest_of_each_anchor
 from detloss.registry import MATCHERS, Fraction
 

@@ -7,11 +7,9 @@ import torch
 from annotated_types import Len
 from torch import Tensor
 
-from detloss.boxes.overlaps import area_of_planes
+from detloss.boxes.planes import area_of_planes, centres, middle_of, share_area
 from detloss.matchers.base import Assigned, Matcher
-from detloss.matchers.claims import share_area
 from detloss.matchers.images import Images
-from detloss.matchers.nearest import centres, middle_of
 from detloss.matchers.tiles import largest_of_each_anchor
 from detloss.registry import MATCHERS, Fraction, NonNegative
 

@@ -7,18 +7,9 @@ import torch
 from torch import Tensor
 
 from detloss.matchers.base import Matcher
-from detloss.matchers.claims import (
-    ClaimMatcher,
-    Measure,
-    Owners,
-    Pairs,
-    Scene,
-    Truths,
-    blocks_of_overlapping,
-    contest,
-    crossed,
-    give_to_best_of_all,
-)
+from detloss.matchers.claims import ClaimMatcher, Owners, contest, give_to_best_of_all
+from detloss.matchers.pairs import Pairs, blocks_of_overlapping, crossed
+from detloss.matchers.scene import Measure, Scene, Truths
 from detloss.tensors import sync_is_free
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from detloss.kernels.elementary import cross_entropy
-from detloss.matchers.claims import Pairs, Scene, blocks_of_overlapping, take
 from detloss.matchers.dynamic_k import DynamicKMatcher
+from detloss.matchers.pairs import Pairs, blocks_of_overlapping
+from detloss.matchers.scene import Scene, take
 from detloss.registry import MATCHERS, Fraction, NonNegative, PositiveInt
 from detloss.tensors import widen
 

@@ -7,7 +7,7 @@ import torch
 from annotated_types import Len
 from torch import Tensor
 
-from detloss.boxes.overlaps import area_of_planes
+from detloss.boxes.planes import area_of_planes
 from detloss.matchers.base import Assigned, Matcher
 from detloss.matchers.images import Images
 from detloss.matchers.tiles import largest_of_each_anchor

@@ -6,19 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from detloss.boxes.overlaps import area_of_planes, iof_of_planes
-from detloss.matchers.claims import (
-    ClaimMatcher,
-    Contest,
-    Owners,
-    Pairs,
-    Scene,
-    as_points,
-    blocks_of_overlapping,
-    share_area,
-    take,
-)
-from detloss.matchers.nearest import middle_of
+from detloss.boxes.planes import area_of_planes, as_points, iof_of_planes, middle_of, share_area
+from detloss.matchers.claims import ClaimMatcher, Contest, Owners
+from detloss.matchers.pairs import Pairs, blocks_of_overlapping
+from detloss.matchers.scene import Scene, take
 from detloss.registry import MATCHERS, Fraction
 from detloss.tensors import has_float64
 

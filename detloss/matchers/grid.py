@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import anchor_strides
-from detloss.boxes.overlaps import iou_of_planes
+from detloss.boxes.planes import has_centre, iou_of_planes
 from detloss.matchers.base import Assigned, Matcher
 from detloss.matchers.images import Images
-from detloss.matchers.nearest import has_centre
 from detloss.matchers.tiles import blocks_of_boxes, largest_of_each_anchor
 from detloss.registry import MATCHERS, Fraction, Positive
 from detloss.tensors import sync_is_free

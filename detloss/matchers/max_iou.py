@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from detloss.boxes.overlaps import iou_of_planes
+from detloss.boxes.planes import iou_of_planes
 from detloss.matchers.base import Assigned, Matcher, Matches
 from detloss.matchers.images import Images
 from detloss.matchers.tiles import Running, Tiles, blocks_of_boxes, most_overlapped

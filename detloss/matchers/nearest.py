@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from detloss.boxes.planes import centres
 from detloss.matchers.tiles import rows_of_a_block
 from detloss.tensors import from_host, sync_is_free
 
@@ -32,27 +33,6 @@ def nearest(boxes: Tensor, truths: Tensor, level_sizes: Sequence[int], count: in
     if sync_is_free(boxes):
         return _level_by_level(of_boxes[:, 0], of_truths[:, 0], level_sizes, count)[None]
     return _at_once(of_boxes, of_truths, level_sizes, count)
-
-
-def centres(planes: Tensor) -> Tensor:
-    """(2, ...) x and y of the centres of `planes` (4, ...), finite like these."""
-    return planes[:2] / 2 + planes[2:] / 2
-
-
-def middle_of(planes: Tensor, region: float) -> Tensor:
-    """(4, ...) boxes around the centres of `planes` (4, ...), of `region` times their sides."""
-    centre, half = centres(planes), (planes[2:] - planes[:2]) * (region / 2)
-    return torch.cat([centre - half, centre + half])
-
-
-def has_centre(truths: Tensor, cells: Tensor) -> Tensor:
-    """Whether the centre of a ground truth with an area lies in a cell, its low edges included.
-
-    Of planes (4, ...) that broadcast.
-    """
-    x, y = centres(truths).unbind()
-    inside = (x >= cells[0]) & (x < cells[2]) & (y >= cells[1]) & (y < cells[3])
-    return inside & (truths[2] > truths[0]) & (truths[3] > truths[1])
 
 
 def _at_once(points: Tensor, truths: Tensor, level_sizes: Sequence[int], count: int) -> Tensor:

@@ -5,14 +5,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from detloss.matchers.claims import (
-    ClaimMatcher,
-    Contest,
-    Owners,
-    Scene,
-    blocks_of_overlapping,
-    rank_in_row,
-)
+from detloss.matchers.claims import ClaimMatcher, Contest, Owners, rank_in_row
+from detloss.matchers.pairs import blocks_of_overlapping
+from detloss.matchers.scene import Scene
 from detloss.registry import MATCHERS, Fraction, PositiveInt
 from detloss.tensors import has_float64, sync_is_free
 

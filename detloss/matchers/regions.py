@@ -7,7 +7,7 @@ that is not finite claims no anchor and is claimed by none.
 import torch
 from torch import Tensor
 
-from detloss.boxes.overlaps import area_of_planes, iof_of_planes
+from detloss.boxes.planes import area_of_planes, iof_of_planes
 from detloss.matchers.tiles import largest_of_each_anchor
 from detloss.tensors import sync_is_free
 

@@ -6,8 +6,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from detloss.matchers.claims import Pairs, Scene, as_points, blocks_of_overlapping, reaches
+from detloss.boxes.planes import as_points
 from detloss.matchers.dynamic_k import DynamicKMatcher
+from detloss.matchers.pairs import Pairs, blocks_of_overlapping, reaches
+from detloss.matchers.scene import Scene
 from detloss.registry import MATCHERS, Fraction, NonNegative, Positive, PositiveInt
 from detloss.tensors import widen
 

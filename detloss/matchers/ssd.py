@@ -4,13 +4,9 @@ from typing import Literal
 
 import torch
 
-from detloss.matchers.claims import (
-    ClaimMatcher,
-    Contest,
-    Owners,
-    Scene,
-    blocks_of_overlapping,
-)
+from detloss.matchers.claims import ClaimMatcher, Contest, Owners
+from detloss.matchers.pairs import blocks_of_overlapping
+from detloss.matchers.scene import Scene
 from detloss.registry import MATCHERS, Fraction
 
 Convention = Literal["torchvision", "mmdet", "effdet"]

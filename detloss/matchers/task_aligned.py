@@ -7,16 +7,14 @@ from torch import Tensor
 
 from detloss.matchers.claims import (
     ClaimMatcher,
-    Measure,
     Owners,
-    Scene,
-    cheapest_overlapping,
     contest,
     first_to_choose,
     give_to_best_of_all,
     rank_in_row,
-    reaches,
 )
+from detloss.matchers.pairs import cheapest_overlapping, reaches
+from detloss.matchers.scene import Measure, Scene
 from detloss.registry import MATCHERS, Fraction, NonNegative, PositiveInt
 
 Convention = Literal["tood", "ppyoloe", "ultralytics"]

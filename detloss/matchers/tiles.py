@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from detloss.boxes.overlaps import iou_of_planes, planes
+from detloss.boxes.planes import iou_of_planes, planes
 from detloss.kernels.memory import keep_freed_memory
 from detloss.tensors import sync_is_free
 

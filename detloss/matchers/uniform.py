@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import paired_overlap
-from detloss.boxes.overlaps import iou_of_planes
+from detloss.boxes.planes import iou_of_planes, share_area
 from detloss.matchers.base import Assigned, Matcher
-from detloss.matchers.claims import share_area
 from detloss.matchers.images import Images
 from detloss.matchers.nearest import smallest_in_order
 from detloss.matchers.regions import finite_only

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from detloss.boxes import anchor_strides
-from detloss.matchers.claims import ClaimMatcher, Owners, Scene, Truths, overlapping, reaches, take
+from detloss.matchers.claims import ClaimMatcher, Owners
+from detloss.matchers.pairs import overlapping, reaches
+from detloss.matchers.scene import Scene, Truths, take
 from detloss.matchers.tiles import rows_of_a_block
 from detloss.registry import MATCHERS, Fraction, Positive, PositiveInt
 from detloss.tensors import sync_is_free

@@ -6,7 +6,7 @@ import torch
 from annotated_types import Interval
 from torch import Tensor
 
-from detloss.matchers.nearest import centres
+from detloss.boxes.planes import centres
 from detloss.qualities.base import HeatQuality
 from detloss.registry import QUALITIES
 

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from detloss.boxes.overlaps import iof_of_planes
-from detloss.matchers.nearest import middle_of
+from detloss.boxes.planes import iof_of_planes, middle_of
 from detloss.qualities.base import HeatQuality
 from detloss.registry import QUALITIES, Fraction
 

@@ -3,8 +3,8 @@
 import torch
 from matching import N, said
 
-from detloss.matchers.claims import Pairs
 from detloss.matchers.dynamic_k import DynamicKMatcher
+from detloss.matchers.pairs import Pairs
 
 POINTS = torch.tensor([[8.0 * i, 0, 8 * i + 8, 8] for i in range(5)])
 

@@ -5,7 +5,7 @@ import torch
 from boxgen import random_boxes
 
 from detloss.boxes import pairwise_overlap
-from detloss.boxes.overlaps import iou_of_planes
+from detloss.boxes.planes import iou_of_planes
 from detloss.matchers import MaxIoUMatcher
 from detloss.matchers.tiles import CPU_PAIRS, Tiles, largest_of_each_class
 from detloss.tensors import without_host_sync
