@@ -1,11 +1,10 @@
 """YAML file or mapping -> criterion, with errors that say file, key and cure."""
 
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, cast
-
-import yaml
 
 from detloss.detector import DetectorLoss
 from detloss.kernels import Loss
@@ -23,8 +22,9 @@ from detloss.registry import (
     option_mistakes,
     options_of,
 )
-from detloss.shipped import config_path, shipped_configs
+from detloss.shipped import config_path
 from detloss.terms import Term
+from detloss.yaml_file import read_yaml
 
 PARTS = ("matcher", "coder", "sampler", "normalizer")
 """The top-level keys of a config that are not terms."""
@@ -41,7 +41,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """The parts that a config may leave out, and what they then are."""
 
 
-def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss | LayeredLoss:
+def load_config(path: str | PathLike[str], *, validate: bool = False) -> DetectorLoss | LayeredLoss:
     """The criterion that a YAML file describes.
 
     Args:
@@ -53,32 +53,21 @@ def load_config(path: str | Path, *, validate: bool = False) -> DetectorLoss | L
         ConfigError: For any mistake in the file, naming file, key path, the bad value, what is
             accepted and the nearest name.
         FileNotFoundError: If there is no such file.
+        TypeError: If it is no path.
 
     Example:
         >>> criterion = load_config("retinanet")
         >>> criterion.terms["box"].loss
         L1Loss(reduction='mean')
     """
+    if not isinstance(path, (str, PathLike)):
+        raise TypeError(
+            f"path must be a path or the name of a config, got {type(path).__name__}; "
+            "detloss.build takes a mapping"
+        )
     if isinstance(path, str) and Path(path).stem == path and not Path(path).is_file():
         path = config_path(path)
-    try:
-        with Path(path).open(encoding="utf-8-sig") as file:
-            config = yaml.load(file, Loader=_Loader)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected text in UTF-8, got {error}") from None
-    except FileNotFoundError:
-        name = Path(path).stem
-        cure = (
-            f"; detloss comes with a config of that name, {name!r}"
-            if name in shipped_configs()
-            else ""
-        )
-        raise FileNotFoundError(f"{path}: there is no such file{cure}") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise ConfigError(f"{path}: expected a YAML file, got {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-01
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    return build(config, source=str(path), validate=validate)
+    return build(read_yaml(path), source=str(path), validate=validate)
 
 
 def build(
@@ -374,29 +363,3 @@ def _term_option(name: str, value: object, path: str) -> object:
     if name == "normalizer" and value is not None:
         return _build(NORMALIZERS, value, path)
     return value
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-7 is a number, and a key given twice is a mistake."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # "<<", whose keys may be overruled
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):  # an error of the base class, which says so
-                continue
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+|\.[0-9]+)$"),
-    list("-+.0123456789"),
-)

@@ -1303,16 +1303,19 @@ R63 validation: an infinite loss passes
 - if not value.isfinite().all():
 + if value.isnan().any():
 
+yaml_file.py
+    test_config.py
+
+R46 config: a key given twice is passed over
+- if key in seen:
++ if False:
+
 config.py
     test_config.py
 
 R46 config: an unknown section is passed over
 - if key not in accepted
 + if False
-
-R46 config: a key given twice is passed over
-- if key in seen:
-+ if False:
 
 R53 config: the options of a term are dropped
 - return cls(cast(Loss, loss(**of_loss)), **built)

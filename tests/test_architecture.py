@@ -19,7 +19,7 @@ from detloss.registry import Part, Registry, options_of
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "detloss"
 LAYERS = [
-    {"registry", "tensors"},
+    {"options", "registry", "tensors"},
     {"boxes", "buffers", "docstrings", "shipped"},
     {"kernels"},
     {"classification", "coders", "regression"},
@@ -32,6 +32,7 @@ LAYERS = [
     {"validation"},
     {"detector"},
     {"layers"},
+    {"yaml_file"},
     {"config"},
     {"__init__"},
     {"bench", "integrations"},

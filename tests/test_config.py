@@ -411,6 +411,12 @@ def test_all_parts_that_do_not_go_together_are_listed():
     assert lines[4].endswith("the term has none; give it weigh_by")
 
 
+def test_a_mapping_is_no_path():
+    expected = r"path must be a path .*, got dict; detloss\.build takes a mapping"
+    with pytest.raises(TypeError, match=expected):
+        detloss.load_config({"matcher": {"type": "max_iou"}})
+
+
 def test_a_folder_with_the_name_of_a_shipped_config_hides_it_not(tmp_path, monkeypatch):
     """Such as the folder of a run."""
     monkeypatch.chdir(tmp_path)
