@@ -13,6 +13,7 @@ from detloss.division import Given, divisors_of_terms
 from detloss.inputs import ImageSize, Target
 from detloss.matchers import Matches
 from detloss.normalizers import Normalizer
+from detloss.options import check_fraction
 from detloss.registry import Part, nearest
 from detloss.terms import Rows, Term
 from detloss.terms.base import TermReduction
@@ -309,8 +310,8 @@ class LayeredLoss(nn.Module):
                     )
                 weight = weight.at(progress)
             weights[name] = weight
-        if progress is not None and not 0 <= progress <= 1:
-            raise ValueError(f"progress must be in [0, 1], got {progress}")
+        if progress is not None:
+            check_fraction("progress", progress)
         return weights
 
     def _check_sets(self, argument: str, given: object) -> None:

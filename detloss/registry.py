@@ -271,13 +271,6 @@ def choices_of(annotation: Any) -> list[Any]:
     return sorted(grown[0].names) if grown else []
 
 
-def check_choice(option: str, given: object, choices: Sequence[object]) -> None:
-    """Raises ValueError unless the value of an option is one of its choices."""
-    if given not in choices:
-        known = ", ".join(map(str, choices))
-        raise ValueError(f"{option} must be one of {known}, got {given!r}")
-
-
 def nearest(name: object, names: Iterable[str]) -> str:
     """``"; did you mean 'ciou'?"`` for a near miss, else nothing; see `closest`."""
     meant = " or ".join(map(repr, closest(name, names)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes.checking import check_boxes, check_image_size
-from detloss.registry import check_choice
+from detloss.options import check_choice
 
 FORMATS = ("xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes.checking import check_boxes, check_image_size
-from detloss.registry import check_choice
+from detloss.options import check_choice
 
 Policy = Literal["drop", "clip", "error"]
 PER_BOX_KEYS = ("boxes", "labels", "ignore", "weights", "area", "iscrowd", "masks", "keypoints")

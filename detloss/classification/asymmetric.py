@@ -9,6 +9,7 @@ from torch import Tensor
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss
 from detloss.kernels.elementary import modulated_softplus, modulated_softplus_with_derivative
+from detloss.options import check_fraction, check_non_negative
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -84,11 +85,9 @@ def asymmetric_loss(
         Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021,
         arXiv:2009.14119.
     """
-    for name, gamma in (("gamma_positive", gamma_positive), ("gamma_negative", gamma_negative)):
-        if gamma < 0:
-            raise ValueError(f"{name} must be at least 0, got {gamma}")
-    if not 0 <= clip <= 1:
-        raise ValueError(f"clip must be in [0, 1], got {clip}")
+    check_non_negative("gamma_positive", gamma_positive)
+    check_non_negative("gamma_negative", gamma_negative)
+    check_fraction("clip", clip)
     negative, with_derivative = _modulated(gamma_negative, detach)
     if clip > 0:
         negative = partial(_clipped, clip=clip, gamma=gamma_negative, detach=detach)

@@ -9,6 +9,7 @@ from torch import Tensor
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss, softplus, softplus_with_derivative
 from detloss.kernels.elementary import LARGE
+from detloss.options import check_positive
 from detloss.registry import CLASSIFICATION, Fraction, PerClass, Positive
 
 
@@ -83,8 +84,7 @@ def focal_star_loss(
         Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002,
         appendix A, equations 7 and 8.
     """
-    if not gamma > 0:
-        raise ValueError(f"gamma must be greater than 0, got {gamma}")
+    check_positive("gamma", gamma)
     return binary_loss(
         partial(_negative, gamma=gamma, beta=beta),
         logits,

@@ -9,6 +9,7 @@ from torch import Tensor
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss
 from detloss.kernels.elementary import modulated_softplus, modulated_softplus_with_derivative
+from detloss.options import check_non_negative
 from detloss.registry import CLASSIFICATION, NonNegative, PerClass
 
 
@@ -74,9 +75,8 @@ def gaussian_focal_loss(
         arXiv:1808.01244, equation 1; Zhou et al., "Objects as Points" (CenterNet), 2019,
         arXiv:1904.07850, equation 1.
     """
-    for name, exponent in (("alpha", alpha), ("beta", beta)):
-        if exponent < 0:
-            raise ValueError(f"{name} must be at least 0, got {exponent}")
+    check_non_negative("alpha", alpha)
+    check_non_negative("beta", beta)
     return binary_loss(
         partial(modulated_softplus, gamma=alpha),
         logits,

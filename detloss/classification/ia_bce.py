@@ -15,6 +15,7 @@ from detloss.kernels.elementary import (
     modulated_softplus_with_derivative,
     zero_or_product,
 )
+from detloss.options import check_fraction, check_non_negative
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 LEAST_LABEL = 0.01
@@ -88,10 +89,8 @@ def ia_bce_loss(
         Cai et al., "Align-DETR: Improving DETR with Simple IoU-aware BCE loss", 2023,
         arXiv:2304.07527v1, equations 4 and 5.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    if gamma < 0:
-        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    check_fraction("alpha", alpha)
+    check_non_negative("gamma", gamma)
     return binary_loss(
         partial(modulated_softplus, gamma=gamma),
         logits,

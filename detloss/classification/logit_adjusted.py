@@ -12,6 +12,7 @@ from detloss.classification.softmax_cross_entropy import (
     negative_log_softmax,
 )
 from detloss.kernels import Reduction, is_index_target, softmax_loss
+from detloss.options import check_non_negative
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -80,8 +81,7 @@ def logit_adjusted_loss(
     Reference:
         Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021, arXiv:2007.07314.
     """
-    if tau < 0:
-        raise ValueError(f"tau must be at least 0, got {tau}")
+    check_non_negative("tau", tau)
     is_index_target(logits, target)  # refuses what is no logits before their columns are counted
     return softmax_loss(
         negative_log_softmax,

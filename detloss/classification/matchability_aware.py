@@ -14,6 +14,7 @@ from detloss.kernels.elementary import (
     modulated_softplus,
     modulated_softplus_with_derivative,
 )
+from detloss.options import check_non_negative
 from detloss.registry import CLASSIFICATION, NonNegative, PerClass
 
 
@@ -82,8 +83,7 @@ def matchability_aware_loss(
         Huang et al., "DEIM: DETR with Improved Matching for Fast Convergence", CVPR 2025,
         arXiv:2412.04234.
     """
-    if gamma < 0:
-        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    check_non_negative("gamma", gamma)
     return binary_loss(
         partial(modulated_softplus, gamma=gamma, detach=detach),
         logits,

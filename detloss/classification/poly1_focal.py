@@ -11,14 +11,8 @@ from detloss.classification.base import ClassificationLoss
 from detloss.classification.poly1 import check_epsilon, plus_first_power
 from detloss.kernels import Reduction, binary_loss, softplus
 from detloss.kernels.elementary import LARGE, sigmoid_power_, softplus_
-from detloss.registry import (
-    CLASSIFICATION,
-    AtLeastMinusOne,
-    Fraction,
-    NonNegative,
-    PerClass,
-    check_choice,
-)
+from detloss.options import check_choice, check_fraction, check_non_negative
+from detloss.registry import CLASSIFICATION, AtLeastMinusOne, Fraction, NonNegative, PerClass
 
 Convention = Literal["paper", "polyloss_pytorch"]
 CONVENTIONS = get_args(Convention)
@@ -104,8 +98,7 @@ def poly1_focal_loss(
         Functions", ICLR 2022, arXiv:2204.12511.
     """
     check_epsilon(epsilon)
-    if gamma < 0:
-        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    check_non_negative("gamma", gamma)
     check_choice("convention", convention, CONVENTIONS)
     loss, with_derivative = _of_share(1.0, gamma, epsilon)
     positive = None
@@ -138,8 +131,7 @@ def one_alpha(alpha: object) -> float:
     """
     if not isinstance(alpha, (int, float)):
         raise TypeError(f"alpha must be a number by the convention 'polyloss_pytorch', got {alpha}")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    check_fraction("alpha", alpha)
     return alpha
 
 

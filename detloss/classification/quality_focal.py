@@ -16,6 +16,7 @@ from detloss.kernels.elementary import (
     modulated_softplus,
     modulated_softplus_with_derivative,
 )
+from detloss.options import check_non_negative
 from detloss.registry import CLASSIFICATION, NonNegative, PerClass
 
 
@@ -75,8 +76,7 @@ def quality_focal_loss(
     Reference:
         Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, equation 2.
     """
-    if beta < 0:
-        raise ValueError(f"beta must be at least 0, got {beta}")
+    check_non_negative("beta", beta)
     return binary_loss(
         partial(modulated_softplus, gamma=beta),
         logits,

@@ -9,6 +9,7 @@ from torch import Tensor
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, binary_loss
 from detloss.kernels.elementary import modulated_softplus, modulated_softplus_with_derivative
+from detloss.options import check_non_negative
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -82,8 +83,7 @@ def sigmoid_focal_loss(
         Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002,
         equation 5.
     """
-    if gamma < 0:
-        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    check_non_negative("gamma", gamma)
     return binary_loss(
         partial(modulated_softplus, gamma=gamma),
         logits,

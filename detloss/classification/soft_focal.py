@@ -15,6 +15,7 @@ from detloss.kernels.elementary import (
     modulated_softplus,
     modulated_softplus_with_derivative,
 )
+from detloss.options import check_fraction, check_non_negative
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -80,10 +81,9 @@ def soft_focal_loss(
         Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002,
         equations 4 and 5, with labels in [0, 1] as torchvision and YOLOv5 have them.
     """
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    if gamma < 0:
-        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    if alpha is not None:
+        check_fraction("alpha", alpha)
+    check_non_negative("gamma", gamma)
     hard = quality is None and not label_smoothing and is_index_target(logits, target)
     return binary_loss(
         partial(modulated_softplus, gamma=gamma),

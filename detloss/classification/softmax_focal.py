@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, softmax_loss
+from detloss.options import check_non_negative
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -75,8 +76,7 @@ def softmax_focal_loss(
         Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002,
         equation 4; its section 3 notes the extension to several classes.
     """
-    if gamma < 0:
-        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    check_non_negative("gamma", gamma)
     if isinstance(alpha, (int, float)) or (isinstance(alpha, Tensor) and alpha.ndim == 0):
         raise TypeError(
             f"alpha must be (K,) values, one per column, or None, got {alpha}: "

@@ -14,6 +14,7 @@ from detloss.kernels.elementary import (
     modulated_softplus,
     modulated_softplus_with_derivative,
 )
+from detloss.options import check_fraction, check_non_negative
 from detloss.registry import CLASSIFICATION, Fraction, NonNegative, PerClass
 
 
@@ -80,10 +81,8 @@ def varifocal_loss(
     Reference:
         Zhang et al., "VarifocalNet", CVPR 2021, arXiv:2008.13367, equation 2.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    if gamma < 0:
-        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    check_fraction("alpha", alpha)
+    check_non_negative("gamma", gamma)
     return binary_loss(
         partial(modulated_softplus, gamma=gamma, detach=detach),
         logits,

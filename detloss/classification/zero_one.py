@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detloss.classification.base import ClassificationLoss
 from detloss.kernels import Reduction, softmax_loss
+from detloss.options import check_fraction
 from detloss.registry import CLASSIFICATION, Fraction, PerClass
 
 
@@ -65,8 +66,8 @@ def zero_one_loss(
     Reference:
         Shalev-Shwartz and Ben-David, "Understanding Machine Learning", 2014, section 3.2.
     """
-    if tolerance is not None and not 0 <= tolerance <= 1:
-        raise ValueError(f"tolerance must be in [0, 1], got {tolerance}")
+    if tolerance is not None:
+        check_fraction("tolerance", tolerance)
 
     def wrong(x: Tensor) -> Tensor:
         if tolerance is not None:

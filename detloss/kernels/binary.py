@@ -20,13 +20,13 @@ from detloss.kernels.dispatch import run
 from detloss.kernels.formula import Formula, GradientOf
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
-    check_label_smoothing,
     checked_quality,
     class_indices,
     dense_target,
     is_index_target,
     per_class_values,
 )
+from detloss.options import check_fraction
 
 Elementwise = Callable[[Tensor], Tensor]
 WithDerivative = Callable[[Tensor, Tensor | None], Tensor]
@@ -86,7 +86,7 @@ def binary_loss(
     """
     by_index = is_index_target(logits, target)
     check_reduction(reduction)
-    check_label_smoothing(label_smoothing)
+    check_fraction("label_smoothing", label_smoothing)
     if weight is not None:
         check_weight(weight, logits.shape, elementwise=True)
     if by_index:
@@ -127,8 +127,7 @@ def _weights_of_answers(
     yes: Factor = 1.0
     no: Factor = no_weight
     if isinstance(alpha, (int, float)):
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+        check_fraction("alpha", alpha)
         yes, no = float(alpha), 1.0 - alpha
     elif alpha is not None:
         yes = per_class_values("alpha", alpha, logits, highest=1)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detloss.registry import check_choice
+from detloss.options import check_choice
 
 Reduction = Literal["none", "sum", "mean", "image"]
 """What becomes of the losses. "image" sums over all axes but the first, (B, ...) -> (B,)."""

@@ -17,12 +17,12 @@ from detloss.kernels.elementary import exponential_, exponential_backward
 from detloss.kernels.formula import Formula, GradientOf
 from detloss.kernels.reduction import Reduction, check_reduction, check_weight, only_counted
 from detloss.kernels.targets import (
-    check_label_smoothing,
     class_indices,
     dense_target,
     is_index_target,
     per_class_values,
 )
+from detloss.options import check_fraction
 
 VANISHING = 1e-30
 """A probability below it is on its way to 0."""
@@ -67,7 +67,7 @@ def softmax_loss(
     """
     by_index = is_index_target(logits, target)
     check_reduction(reduction)
-    check_label_smoothing(label_smoothing)
+    check_fraction("label_smoothing", label_smoothing)
     if weight is not None:
         check_weight(weight, logits.shape, elementwise=False)
     classes = logits.shape[-1]

@@ -147,9 +147,3 @@ def check_range(
             expected = f"finite and {'greater than' if positive else 'at least'} 0"
             expected = expected if highest == math.inf else f"in [0, {highest:g}]"
             raise ValueError(f"{name} must be {expected}, got {value}")
-
-
-def check_label_smoothing(label_smoothing: float) -> None:
-    """Raises ValueError unless `label_smoothing` is in [0, 1]."""
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")

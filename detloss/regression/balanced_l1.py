@@ -9,7 +9,8 @@ from torch import Tensor
 
 from detloss.kernels import Reduction, box_loss
 from detloss.kernels.elementary import without_first_power
-from detloss.registry import REGRESSION, Positive, check_choice
+from detloss.options import check_choice
+from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 
 Convention = Literal["paper", "mmdet"]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from detloss.boxes.lengths import Lengths, least_side
 from detloss.kernels import Reduction, box_loss
-from detloss.registry import REGRESSION, Positive, check_choice
+from detloss.options import check_choice
+from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 from detloss.regression.family import at_least_1_where
 from detloss.regression.smooth_l1 import huberised

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detloss.kernels import Reduction, box_loss
+from detloss.options import check_non_negative
 from detloss.registry import REGRESSION, NonNegative
 from detloss.regression.base import BoxLoss, Space
 
@@ -49,9 +50,8 @@ def center_loss(
     Reference:
         Zhou et al., "Objects as Points" (CenterNet), 2019, arXiv:1904.07850, equations 2 to 4.
     """
-    for name, factor in (("offset", offset), ("size", size)):
-        if factor < 0:
-            raise ValueError(f"{name} must be at least 0, got {factor}")
+    check_non_negative("offset", offset)
+    check_non_negative("size", size)
     return box_loss(
         partial(_center, offset=offset, size=size),
         pred,

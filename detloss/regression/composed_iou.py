@@ -5,7 +5,8 @@ from functools import partial
 from torch import Tensor
 
 from detloss.kernels import Reduction
-from detloss.registry import REGRESSION, Fraction, NonNegative, Positive, check_choice
+from detloss.options import check_choice
+from detloss.registry import REGRESSION, Fraction, NonNegative, Positive
 from detloss.regression.family import COST_MODES, Composition, CostMode, check_interval, family_loss
 from detloss.regression.focal_eiou import power_of_iou
 from detloss.regression.members import GivenMember, MemberLoss, MemberOption, member_of

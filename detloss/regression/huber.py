@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detloss.kernels import Reduction, box_loss
+from detloss.options import check_positive
 from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 
@@ -50,8 +51,7 @@ def huber_loss(
         Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical Statistics 35,
         1964.
     """
-    if not delta > 0:
-        raise ValueError(f"delta must be greater than 0, got {delta}")
+    check_positive("delta", delta)
     formula, fused = partial(_huber, delta=delta), partial(_fused, delta=delta)
     return box_loss(formula, pred, target, fused=fused, weight=weight, reduction=reduction)
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from detloss.boxes.lengths import Lengths
 from detloss.kernels import Reduction
 from detloss.kernels.box_pairs import BoxPairs, Penalty
-from detloss.registry import REGRESSION, Positive, check_choice
+from detloss.options import check_choice
+from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 from detloss.regression.family import COST_MODES, Composition, CostMode, family_loss
 from detloss.regression.members import member

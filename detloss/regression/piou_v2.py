@@ -9,7 +9,8 @@ from torch import Tensor
 from detloss.boxes.lengths import Lengths
 from detloss.kernels import Reduction
 from detloss.kernels.box_pairs import BoxPairs
-from detloss.registry import REGRESSION, Positive, check_choice
+from detloss.options import check_choice
+from detloss.registry import REGRESSION, Positive
 from detloss.regression.base import BoxLoss, Space
 from detloss.regression.family import Composition, family_loss
 from detloss.regression.piou import PIOU, mean_distance

@@ -10,7 +10,8 @@ from torch import Tensor
 from detloss.boxes.lengths import TINY, Lengths, least_side, squared_length
 from detloss.kernels import Reduction, box_loss
 from detloss.kernels.box_pairs import BoxPairs, Penalty, Product
-from detloss.registry import REGRESSION, AtLeastOne, Positive, check_choice
+from detloss.options import check_choice
+from detloss.registry import REGRESSION, AtLeastOne, Positive
 from detloss.regression.base import BoxLoss, Space
 from detloss.regression.family import Composition, at_least_1_where, family_loss
 from detloss.regression.members import member

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detloss.kernels import Reduction, box_loss
+from detloss.options import check_non_negative, check_positive
 from detloss.registry import REGRESSION, NonNegative
 from detloss.regression.base import BoxLoss, Space
 from detloss.regression.l1 import l1_loss
@@ -52,8 +53,7 @@ def smooth_l1_loss(
     Reference:
         Girshick, "Fast R-CNN", ICCV 2015, arXiv:1504.08083, equation 3 (beta = 1).
     """
-    if beta < 0:
-        raise ValueError(f"beta must be at least 0, got {beta}")
+    check_non_negative("beta", beta)
     if beta == 0:
         return l1_loss(pred, target, weight=weight, reduction=reduction)
     return box_loss(
@@ -73,8 +73,7 @@ def beta_from_sigma(sigma: float) -> float:
         >>> beta_from_sigma(3.0)  # Faster R-CNN's region proposals
         0.1111111111111111
     """
-    if sigma <= 0:
-        raise ValueError(f"sigma must be greater than 0, got {sigma}")
+    check_positive("sigma", sigma)
     return 1 / sigma**2
 
 

@@ -11,7 +11,8 @@ from detloss.boxes.lengths import Lengths, least_side, squared_length
 from detloss.buffers import KeptBuffers
 from detloss.kernels import Reduction, check_box_rows
 from detloss.kernels.box_pairs import BoxPairs
-from detloss.registry import REGRESSION, Fraction, Positive, check_choice
+from detloss.options import check_choice
+from detloss.registry import REGRESSION, Fraction, Positive
 from detloss.regression.base import BoxLoss, Space
 from detloss.regression.family import Composition, family_loss
 from detloss.regression.iou import IOU

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detloss.kernels import Reduction, box_loss, softplus
+from detloss.options import check_non_negative
 from detloss.registry import REGRESSION, NonNegative
 from detloss.regression.base import BoxLoss, Space
 
@@ -54,9 +55,8 @@ def yolo_loss(
         Redmon and Farhadi, "YOLOv3: An Incremental Improvement", 2018, arXiv:1804.02767, section
         2.1, as mmdetection has it.
     """
-    for name, factor in (("centre", centre), ("size", size)):
-        if factor < 0:
-            raise ValueError(f"{name} must be at least 0, got {factor}")
+    check_non_negative("centre", centre)
+    check_non_negative("size", size)
     return box_loss(
         partial(_yolo, centre=centre, size=size),
         pred,
