@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detloss.classification import varifocal_loss
-from detloss.options import check_fraction, check_non_negative, check_positive
+from detloss.options import check_choice, check_fraction, check_non_negative, check_positive
 
 
 @pytest.mark.parametrize("value", [0.0, 1, np.float32(0.5), torch.tensor(0.5)])
@@ -45,3 +45,9 @@ def test_a_loss_says_which_option():
     """A list for each class is for losses that say so."""
     with pytest.raises(TypeError, match=r"^alpha must be a number, got list$"):
         varifocal_loss(torch.zeros(1, 2), torch.tensor([1]), alpha=[0.25, 0.75])
+
+
+def test_a_choice_that_there_is_not():
+    check_choice("version", 2, (1, 2))
+    with pytest.raises(ValueError, match="^version must be one of 1, 2, got 3$"):
+        check_choice("version", 3, (1, 2))

@@ -18,7 +18,6 @@ from detloss.registry import (
     PerClass,
     Positive,
     Registry,
-    check_choice,
     nearest,
     options_of,
     plain_value,
@@ -447,9 +446,3 @@ def test_a_formula_of_the_wrong_shape(formula, got, gradient):
 )
 def test_the_nearest_name(name, hint):
     assert nearest(name, ["vfocal", "focal_a", "b_focal", "softmax"]) == hint
-
-
-def test_a_choice_that_there_is_not():
-    check_choice("version", 2, (1, 2))
-    with pytest.raises(ValueError, match="^version must be one of 1, 2, got 3$"):
-        check_choice("version", 3, (1, 2))
