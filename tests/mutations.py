@@ -455,20 +455,28 @@ matchers/max_iou.py
     matchers/test_max_iou.py
 
 R29 matcher: > for >= at the positive threshold
-- best >= self.positive
-+ best > self.positive
+- found.best >= self.positive if
++ found.best > self.positive if
 
 R29 matcher: > for >= at the negative threshold
-- best >= self.negative
-+ best > self.negative
+- found.best >= self.negative
++ found.best > self.negative
 
 R29 matcher: a truth that overlaps nothing claims all it does not overlap
 - torch.where(best_of_truth > 0, best_of_truth, torch.inf)
 + best_of_truth
 
 R29 matcher: a threshold of 0 takes anchors that overlap nothing
-- best >= self.positive if self.positive > 0 else best > 0
-+ best >= self.positive
+- found.best >= self.positive if self.positive > 0 else found.best > 0
++ found.best >= self.positive
+
+R29 matcher: an anchor that is the best of several goes to the first
+- is_best_of.view(-1).scatter_reduce_(0, anchor, near[row, column], "amax")
++ is_best_of.view(-1).scatter_reduce_(0, anchor, near[row, column], "amin", include_self=False)
+
+R29 matcher: mmdet's rule for every convention
+- is_best_of if self.convention == "mmdet" else None
++ is_best_of
 
 R29 matcher: overlaps tie within 1e-5
 - (overlap == best_of_truth[near][..., None]).nonzero()
@@ -594,8 +602,12 @@ R29 matcher: the best of a ground truth that overlaps nothing, in a batch at onc
 + overlap.amax(2, keepdim=True)
 
 R29 matcher: only the last block's ground truths have a best anchor
-- is_best = found if is_best is None else is_best | found
-+ is_best = found
+- is_best = of_any if is_best is None else is_best | of_any
++ is_best = of_any
+
+R29 matcher: the best of a ground truth of the second block by its place there
+- last = _last(of_block, first)
++ last = _last(of_block, 0)
 
 boxes/padding.py
     boxes/test_padding.py matchers/test_batch.py

@@ -1,5 +1,7 @@
 """Max-IoU matching: an anchor is assigned to the ground truth that it overlaps most."""
 
+from typing import Literal, NamedTuple, get_args
+
 import torch
 from torch import Tensor
 
@@ -7,8 +9,11 @@ from detloss.boxes.planes import iou_of_planes
 from detloss.matchers.base import Assigned, Matcher, Matches
 from detloss.matchers.images import Images
 from detloss.matchers.tiles import Running, Tiles, blocks_of_boxes, most_overlapped
+from detloss.options import check_choice
 from detloss.registry import MATCHERS, Fraction
 from detloss.tensors import check_floating, sync_is_free, widen
+
+Convention = Literal["torchvision", "mmdet"]
 
 
 @MATCHERS.register("max_iou")
@@ -17,14 +22,20 @@ class MaxIoUMatcher(Matcher):
 
     An anchor is assigned to the ground truth that it overlaps most, to the first of equal ones.
     With the low-quality rule every ground truth also makes positive the anchors that overlap it
-    most, ties included, however little that is; they too are assigned to the ground truth that
-    *they* overlap most. So a ground truth may keep no anchor, even with the rule. One that overlaps
-    no anchor, or is not finite, makes none positive.
+    most, ties included, however little that is. One that overlaps no anchor, or is not finite,
+    makes none positive. Implementations differ in whom such an anchor is assigned to, which a
+    `convention` names:
+
+    - "torchvision", and detectron2: like any other to the ground truth that *it* overlaps most. So
+      a ground truth may keep no anchor, even with the rule.
+    - "mmdet": to the ground truth that made it positive, to the last of several, also where it
+      overlaps another more.
 
     Args:
         positive: IoU from which an anchor is positive, in [0, 1].
         negative: IoU below which it is background, at most `positive`.
         low_quality: Whether the low-quality rule applies.
+        convention: See above.
         ignore_overlap: Share of a background anchor's area inside one ignore region from which
             the anchor is ignored, in [0, 1].
 
@@ -50,6 +61,7 @@ class MaxIoUMatcher(Matcher):
         positive: Fraction = 0.5,
         negative: Fraction = 0.4,
         low_quality: bool = True,
+        convention: Convention = "torchvision",
         ignore_overlap: Fraction = 0.5,
     ) -> None:
         super().__init__()
@@ -57,36 +69,41 @@ class MaxIoUMatcher(Matcher):
         self.positive = positive
         self.negative = negative
         self.low_quality = low_quality
+        self.convention = convention
         self.ignore_overlap = ignore_overlap
 
     def match(self, images: Images) -> Assigned:
         """By overlaps alone; see `Matcher.match`."""
-        in_tiles = sync_is_free(images.anchors)
-        best, is_best, index = self._in_tiles(images) if in_tiles else self._at_once(images)
-        positive = best >= self.positive if self.positive > 0 else best > 0
-        if is_best is not None:
-            positive |= is_best
+        found = (self._in_tiles if sync_is_free(images.anchors) else self._at_once)(images)
+        positive = found.best >= self.positive if self.positive > 0 else found.best > 0
+        if found.is_best is not None:
+            positive |= found.is_best
+        index = found.truth
         if index is None:
             index = most_overlapped(images.anchors, images.truths, positive)
-        ignored = best >= self.negative
+        if found.is_best_of is not None:
+            index = torch.where(found.is_best_of < 0, index, found.is_best_of)
+        ignored = found.best >= self.negative
         return Assigned(index, positive, ignored | images.in_ignore_region(self.ignore_overlap))
 
-    def _at_once(self, images: Images) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Of each anchor the largest IoU, whether it is a truth's best, and the truth; all (B, A).
-
-        The second is for the low-quality rule; None without it.
-        """
-        running, is_best = Running(), None
+    def _at_once(self, images: Images) -> "_Found":
+        """With the launches of one image, where memory allows."""
+        running, is_best, is_best_of, first = Running(), None, None, 0
         for truths, anchors in blocks_of_boxes(images.anchors, images.truths):
             overlap = iou_of_planes(truths, anchors)
             running.add(overlap)
             if self.low_quality:
-                found = (overlap == _if_any(overlap.amax(2, keepdim=True))).any(1)
-                is_best = found if is_best is None else is_best | found
-        return running.largest, is_best, running.index
+                of_block = overlap == _if_any(overlap.amax(2, keepdim=True))
+                of_any = of_block.any(1)
+                is_best = of_any if is_best is None else is_best | of_any
+                if self.convention == "mmdet":
+                    last = _last(of_block, first)
+                    is_best_of = last if is_best_of is None else torch.maximum(is_best_of, last)
+            first += truths.shape[2]
+        return _Found(running.largest, running.index, is_best, is_best_of)
 
-    def _in_tiles(self, images: Images) -> tuple[Tensor, Tensor | None, None]:
-        """The same on a CPU, but for the truth, which is better looked for when it is needed.
+    def _in_tiles(self, images: Images) -> "_Found":
+        """Of one image on a CPU; for the truth of each anchor one better looks when it is needed.
 
         The IoU of a pair is computed twice rather than kept: first for the largest of each truth,
         then to find the anchors that have it.
@@ -100,21 +117,46 @@ class MaxIoUMatcher(Matcher):
             if self.low_quality:
                 best_in_tile[chosen[:, None], near] = overlap.amax(2)
         if not self.low_quality:
-            return tiles.untiled(best)[None], None, None
+            return _Found(tiles.untiled(best)[None])
 
         best_of_truth = _if_any(best_in_tile.amax(0))
-        is_best = tiles.new_zeros(dtype=torch.bool)
+        is_best_of = tiles.new_zeros(dtype=torch.long).sub_(1)
         # only tiles with a truth's best; the same arithmetic, to the bit
         for chosen, near in tiles.blocks_of(best_in_tile == best_of_truth):
             overlap = iou_of_planes(*tiles.pairs(chosen, near))
-            row, _, place = (overlap == best_of_truth[near][..., None]).nonzero().unbind(1)
-            is_best[chosen[row], place] = True
-        return tiles.untiled(best)[None], tiles.untiled(is_best)[None], None
+            row, column, place = (overlap == best_of_truth[near][..., None]).nonzero().unbind(1)
+            anchor = chosen[row] * is_best_of.shape[1] + place
+            is_best_of.view(-1).scatter_reduce_(0, anchor, near[row, column], "amax")
+        is_best_of = tiles.untiled(is_best_of)[None]
+        of_mmdet = is_best_of if self.convention == "mmdet" else None
+        return _Found(tiles.untiled(best)[None], None, is_best_of >= 0, of_mmdet)
+
+
+class _Found(NamedTuple):
+    """What `MaxIoUMatcher` finds of each anchor, all (B, A).
+
+    Attributes:
+        best: Its largest IoU.
+        truth: The one that it overlaps most; None where that is not looked for yet.
+        is_best: Whether it is a truth's best, for the low-quality rule; None without the rule.
+        is_best_of: The last truth whose best it is, -1 for none; None where such an anchor is
+            assigned like any other.
+    """
+
+    best: Tensor
+    truth: Tensor | None = None
+    is_best: Tensor | None = None
+    is_best_of: Tensor | None = None
 
 
 @torch.no_grad()
 def match_matrix(
-    overlap: Tensor, *, positive: float = 0.5, negative: float = 0.4, low_quality: bool = True
+    overlap: Tensor,
+    *,
+    positive: float = 0.5,
+    negative: float = 0.4,
+    low_quality: bool = True,
+    convention: Convention = "torchvision",
 ) -> Matches:
     """The matches of `MaxIoUMatcher` from a ready matrix of overlaps, of whatever kind.
 
@@ -123,13 +165,15 @@ def match_matrix(
         positive: Overlap from which an anchor is positive; one of 0 never is.
         negative: Overlap below which it is background, at most `positive`.
         low_quality: Whether each ground truth also has the anchors that overlap it most.
+        convention: Whom these are assigned to; see `MaxIoUMatcher`.
 
     Returns:
         Matches of A anchors, as `DetectorLoss` takes them.
 
     Raises:
         TypeError: If the overlaps are not floating point.
-        ValueError: If the shape is wrong, or `negative` is greater than `positive`.
+        ValueError: If the shape is wrong, `negative` is greater than `positive`, or there is no
+            such convention.
 
     Example:
         >>> match_matrix(torch.tensor([[0.6, 0.45, 0.1], [0.0, 0.2, 0.3]])).positive
@@ -139,15 +183,31 @@ def match_matrix(
     if overlap.ndim != 2:
         raise ValueError(f"overlap must have shape (M, A), got {tuple(overlap.shape)}")
     _check_thresholds(positive, negative)
+    check_choice("convention", convention, get_args(Convention))
     rows = widen(overlap).nan_to_num(0)
     if not len(rows):
         rows = rows.new_zeros(1, rows.shape[1])
     best, index = rows.max(0)
     is_positive = (best >= positive) & (best > 0)
     if low_quality and rows.shape[1]:
-        is_positive |= (rows == _if_any(rows.amax(1, keepdim=True))).any(0)
+        of_each = rows == _if_any(rows.amax(1, keepdim=True))
+        is_best = of_each.any(0)
+        is_positive |= is_best
+        if convention == "mmdet":
+            index = torch.where(is_best, _last(of_each[None])[0], index)
     ignored = (best >= negative) & ~is_positive
     return Matches(torch.where(is_positive, index, 0), is_positive, ignored)
+
+
+def _last(flags: Tensor, first: int = 0) -> Tensor:
+    """(B, A) the last of the K ground truths that are marked in (B, K, A), -1 for none.
+
+    Args:
+        flags: Which are marked, bool.
+        first: The number of the first of them.
+    """
+    number = torch.arange(first, first + flags.shape[1], device=flags.device)
+    return torch.where(flags, number[:, None], -1).amax(1)
 
 
 def _check_thresholds(positive: float, negative: float) -> None:

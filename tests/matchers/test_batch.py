@@ -19,7 +19,12 @@ GRID = torch.cat(
 )
 """The points of three levels, on which distances, overlaps and areas tie."""
 OPTIONS = {
-    "max_iou": [{}, {"low_quality": False}, {"positive": 0.0, "negative": 0.0}],
+    "max_iou": [
+        {},
+        {"low_quality": False},
+        {"positive": 0.0, "negative": 0.0},
+        {"convention": "mmdet"},
+    ],
     "fcos": [{}, {"radius": 1.5, "convention": "torchvision"}],
     "atss": [{"scale": 8}, {"topk": 4, "convention": "paddle"}, {"convention": "mmdet"}],
 }

@@ -11,6 +11,7 @@ from torchvision.ops import box_iou
 
 from detloss.boxes import pairwise_overlap
 from detloss.matchers import MaxIoUMatcher, match_matrix
+from detloss.tensors import without_host_sync
 
 # anchors and truths of a grid: ties, duplicates and IoUs that equal a threshold are common
 grid_boxes = st.lists(
@@ -36,12 +37,14 @@ def reference_area(box):
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def reference_match(anchors, truths, ignore, *, positive, negative, low_quality, ignore_overlap):
+def reference_match(
+    anchors, truths, ignore, *, positive, negative, low_quality, convention, ignore_overlap
+):
     """Faster R-CNN, section 3.1.2, anchor by anchor on Python floats.
 
     Rule (i) of the paper, the anchors of the highest overlap with a ground truth, needs an overlap
-    at all. Ignore regions are no part of the paper: they match nothing and silence the background
-    anchors inside them.
+    at all; the paper does not say whose they are. Ignore regions are no part of the paper: they
+    match nothing and silence the background anchors inside them.
     """
 
     def iou(a, b):
@@ -50,7 +53,7 @@ def reference_match(anchors, truths, ignore, *, positive, negative, low_quality,
 
     answers = []
     for anchor in anchors:
-        best, index, claimed, inside = -1.0, 0, False, False
+        best, index, claimed_by, inside = -1.0, 0, None, False
         for i, truth in enumerate(truths):
             if ignore[i]:
                 share = reference_area(anchor) * ignore_overlap
@@ -60,8 +63,11 @@ def reference_match(anchors, truths, ignore, *, positive, negative, low_quality,
             if overlap > best:
                 best, index = overlap, i
             highest = max(iou(other, truth) for other in anchors)
-            claimed |= low_quality and overlap == highest > 0
-        if best >= positive or claimed:
+            if low_quality and overlap == highest > 0:
+                claimed_by = i
+        if claimed_by is not None and convention == "mmdet":
+            answers.append(claimed_by)
+        elif best >= positive or claimed_by is not None:
             answers.append(index)
         else:
             answers.append(X if best >= negative or inside else N)
@@ -76,11 +82,16 @@ def test_every_anchor_matches_the_paper(anchors, truths, data):
         "positive": high,
         "negative": low,
         "low_quality": data.draw(st.booleans()),
+        "convention": data.draw(st.sampled_from(["torchvision", "mmdet"])),
         "ignore_overlap": data.draw(st.sampled_from([0.25, 0.5, 1.0])),
     }
     flags = torch.tensor(ignore, dtype=torch.bool)
-    matches = MaxIoUMatcher(**options)(tensor(anchors), tensor(truths), gt_ignore=flags)
-    assert said(matches) == reference_match(anchors, truths, ignore, **options)
+    matcher = MaxIoUMatcher(**options)
+    matches = matcher(tensor(anchors), tensor(truths), gt_ignore=flags)
+    expected = reference_match(anchors, truths, ignore, **options)
+    assert said(matches) == expected
+    with without_host_sync():
+        assert said(matcher(tensor(anchors), tensor(truths), gt_ignore=flags)) == expected
 
 
 TRUTH = [0.0, 0.0, 10.0, 10.0]
@@ -113,11 +124,12 @@ def test_equal_thresholds_leave_nothing_between():
 
 
 @pytest.mark.parametrize(
-    ("anchors", "truths", "expected"),
+    ("anchors", "truths", "expected", "of_mmdet"),
     [
         pytest.param(
             [[0.0, 0.0, 10.0, 1.0], [0.0, 0.0, 1.0, 1.0]],
             [TRUTH],
+            [0, N],
             [0, N],
             id="IoU 1/10 is the best there is: claimed",
         ),
@@ -125,11 +137,13 @@ def test_equal_thresholds_leave_nothing_between():
             [[0.0, 0.0, 10.0, 4.5], [0.0, 0.0, 10.0, 4.25]],
             [TRUTH],
             [0, X],
+            [0, X],
             id="claimed out of the band between the thresholds",
         ),
         pytest.param(
             [[0.0, 0.0, 10.0, 1.0], [0.0, 9.0, 10.0, 10.0]],
             [TRUTH],
+            [0, 0],
             [0, 0],
             id="a tie: both claimed",
         ),
@@ -137,24 +151,39 @@ def test_equal_thresholds_leave_nothing_between():
             [[0.0, 0.0, 10.0, 8.0], [0.0, 8.0, 10.0, 9.0]],
             [TRUTH],
             [0, N],
+            [0, N],
             id="the best is positive anyway: no second",
         ),
         pytest.param(
             [[0.0, 0.0, 10.0, 10.0]],
             [[0.0, 0.0, 10.0, 8.0], [0.0, 0.0, 10.0, 1.0]],
             [0],
-            id="claimed by two: assigned to the one that it overlaps most",
+            [1],
+            id="claimed by two: assigned to the one that it overlaps most, or to the last",
         ),
         pytest.param(
             [[0.0, 0.0, 10.0, 4.0], [50.0, 0.0, 60.0, 10.0]],
             [[0.0, 0.0, 10.0, 1.0], [0.0, 0.0, 10.0, 2.0]],
             [1, N],
-            id="claimed by a worse one: assigned to the better one",
+            [1, N],
+            id="claimed by two, the last is the better one",
+        ),
+        pytest.param(
+            [[0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 10.0, 4.0]],
+            [[0.0, 0.0, 10.0, 8.0], [0.0, 0.0, 10.0, 4.5], [0.0, 3.0, 10.0, 9.0]],
+            [0, 1],
+            [2, 1],
+            id="IoU 8/9, 1/2 and 2/3 with the first: it is the best of the first and the third",
         ),
     ],
 )
-def test_low_quality_rule_worked_by_hand(anchors, truths, expected):
-    assert said(MaxIoUMatcher()(tensor(anchors), tensor(truths))) == expected
+def test_low_quality_rule_worked_by_hand(anchors, truths, expected, of_mmdet):
+    anchors, truths = tensor(anchors), tensor(truths)
+    assert said(MaxIoUMatcher()(anchors, truths)) == expected
+    assert said(MaxIoUMatcher(convention="mmdet")(anchors, truths)) == of_mmdet
+    assert said(MaxIoUMatcher(convention="mmdet", low_quality=False)(anchors, truths)) == said(
+        MaxIoUMatcher(low_quality=False)(anchors, truths)
+    )
 
 
 FOUR_ANCHORS = [
@@ -462,7 +491,8 @@ def test_overlaps_that_differ_in_the_sixth_digit_do_not_tie():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"low_quality": False}, {"positive": 0.0, "negative": 0.0}]
+    "options",
+    [{}, {"low_quality": False}, {"positive": 0.0, "negative": 0.0}, {"convention": "mmdet"}],
 )
 @pytest.mark.parametrize("count", [9, 0])
 def test_a_ready_matrix_gives_the_same_matches(options, count):
@@ -503,6 +533,13 @@ def test_a_ready_matrix_may_have_no_anchors_and_a_nan_is_no_overlap():
             ValueError,
             r"negative must be at most positive \(0\.5\), got 0\.6",
             id="thresholds the wrong way round",
+        ),
+        pytest.param(
+            torch.zeros(2, 3),
+            {"convention": "detectron2"},
+            ValueError,
+            "convention must be one of torchvision, mmdet, got 'detectron2'",
+            id="a convention that there is not",
         ),
     ],
 )

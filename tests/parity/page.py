@@ -27,8 +27,12 @@ TAIL = """
 Where the matcher is given the original's matches, the row says so. Some implementations leave
 matches to the order in which a sort finds equal values (YOLOv8's assigner takes anchors with
 alignment 0 where an object has fewer aligned ones than topk); here these anchors are never taken.
-Where that changes a match, the command counts the anchors, gives the reason and compares the losses
-with the original's matches.
+Where that changes a match, the command checks of each anchor that it is such a one, counts them,
+gives the reason and compares the losses with the original's matches.
+
+Ultralytics adds 1e-7 to heights and areas of boxes in units of their stride, and detloss does not.
+For an object of 4 pixels that is matched at stride 32 its CIoU is off by some 1e-5; in 2,500 random
+scenes of yolo11_l1 and yolo26 the difference stayed below 1e-5.
 
 ## Not there
 
