@@ -11,13 +11,17 @@ import pytest
 import torch
 import yaml
 from parity import LIMIT, ORIGINALS, Golden, compare, main
+from parity.chance import EQUALLY_NEAR, NOT_ALIGNED, Call, Chance
 from parity.compare import CONFIGS, relative_difference
 from parity.page import PAGE, page, without_figures
+
+import detloss
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 FILES = sorted(GOLDEN.rglob("*.npz"))
 GFL = GOLDEN / "mmdet" / "gfl_seed0.npz"
+YOLOV8 = GOLDEN / "yolo" / "yolov8_seed0.npz"
 TIES = GOLDEN / "mmdet" / "retinanet_ties_seed0.npz"
 
 
@@ -195,14 +199,71 @@ def test_matches_that_are_given_are_not_compared(tmp_path, capsys):
     assert "; matches given; " in row
 
 
-def test_what_an_original_leaves_to_chance_is_compared_with_its_matches(tmp_path, capsys):
+@pytest.mark.parametrize("by_chance", [True, False])
+def test_what_an_original_leaves_to_chance_is_compared_with_its_matches(tmp_path, by_chance):
     """A positive that the file has lost: its losses are of other matches than it says."""
-    yolov8 = GOLDEN / "yolo" / "yolov8_seed0.npz"
-    changed(yolov8, tmp_path, match_1=first(lambda match: match >= 0, -1))
+    golden = Golden.read(changed(YOLOV8, tmp_path, match_1=first(lambda match: match >= 0, -1)))
+    left = torch.zeros(3, len(golden["match_0"]), dtype=torch.bool)
+    left[1, np.flatnonzero(Golden.read(YOLOV8)["match_1"] >= 0)[0]] = by_chance
+    chance = Chance("a sort", lambda call: left)
+    found = compare(golden, replace(original_of(golden), chance=chance))
+    assert (found.differing, found.equal) == (1, False)
+    assert found.chance == ("a sort" if by_chance else "")
+    assert (found.terms["box"] > LIMIT) == by_chance, "with the file's matches"
+
+
+def test_a_reason_that_an_anchor_does_not_have_is_none(tmp_path, capsys):
+    changed(YOLOV8, tmp_path, match_1=first(lambda match: match >= 0, -1))
     status, (row,), _ = run(capsys, tmp_path)
     assert status == 1
-    assert "differ: 1 anchors, since an object with fewer aligned anchors than topk takes" in row
-    assert "losses with the original's matches" in row
+    assert "matches differ: 1 anchors; yolov8.yaml" in row
+
+
+POINTS = torch.tensor([[8.0 * place, 0, 8 * place + 8, 8] for place in range(4)])
+
+
+def call_of(matcher, regression, boxes):
+    """Of one image with one object of class 0, and predictions that are boxes already."""
+    criterion = detloss.build(
+        {
+            "matcher": matcher,
+            "coder": {"type": "boxes"},
+            "classification": {"type": "sigmoid_focal"},
+            "box": {"type": "giou"},
+        }
+    )
+    predictions = {"class_logits": torch.zeros(1, 4, 1), "box_regression": regression[None]}
+    targets = [{"boxes": torch.tensor(boxes), "labels": torch.zeros(len(boxes), dtype=torch.long)}]
+    return Call(criterion, predictions, targets, POINTS)
+
+
+@pytest.mark.parametrize(
+    ("box", "topk", "left"),
+    [
+        pytest.param([0.0, 0, 32, 8], 3, [0, 0, 0, 0], id="three of four overlap it with theirs"),
+        pytest.param([0.0, 0, 32, 8], 4, [0, 0, 0, 1], id="four taken: the last has alignment 0"),
+        pytest.param([0.0, 0, 24, 8], 4, [0, 0, 0, 0], id="no more than those three are inside"),
+    ],
+)
+def test_which_anchors_an_object_takes_without_alignment(box, topk, left):
+    predicted = torch.cat([POINTS[:3], POINTS[3:] + 50])
+    matcher = {"type": "task_aligned", "topk": topk, "convention": "ultralytics"}
+    assert NOT_ALIGNED.anchors(call_of(matcher, predicted, [box])).int().tolist() == [left]
+
+
+@pytest.mark.parametrize(
+    ("box", "topk", "tied"),
+    [
+        pytest.param([4.0, 0, 12, 8], 1, [1, 1, 0, 0], id="4, 4, 12 and 20: one is taken"),
+        pytest.param([3.0, 0, 11, 8], 1, [0, 0, 0, 0], id="3 and 5"),
+        pytest.param([11.0, 0, 19, 8], 2, [0, 0, 0, 0], id="11, 3, 5 and 13"),
+        pytest.param([8.0, 0, 16, 8], 2, [1, 0, 1, 0], id="8, 0, 8 and 16: one is the second"),
+        pytest.param([8.0, 0, 16, 8], 1, [0, 0, 0, 0], id="the same, of which neither is taken"),
+    ],
+)
+def test_which_anchors_are_equally_near(box, topk, tied):
+    call = call_of({"type": "uniform", "topk": topk}, POINTS, [box])
+    assert EQUALLY_NEAR.anchors(call).int().tolist() == [tied]
 
 
 def test_a_name_without_a_config_is_no_error(tmp_path, capsys):

@@ -12,6 +12,7 @@ from torch import Tensor
 import detloss
 from detloss.matchers import Matches
 
+from .chance import Call, Chance
 from .golden import Golden
 from .originals import Original
 
@@ -32,7 +33,8 @@ class Comparison:
         gradients: Of the total for each prediction: the largest difference, relative to the
             original gradient's largest absolute value.
         differing: Anchors of all images that are matched otherwise; None where matches were given.
-        undecided: Why the original's matches, which the losses are then of, may be other ones.
+        chance: Why the original's matches, which the losses are then of, may be other ones; "" for
+            no reason.
     """
 
     config: str
@@ -41,31 +43,31 @@ class Comparison:
     terms: Mapping[str, float]
     gradients: Mapping[str, float]
     differing: int | None
-    undecided: str = ""
+    chance: str = ""
 
     @property
     def equal(self) -> bool:
         """Whether every figure is within `LIMIT`, which NaN is not, and every anchor's match is."""
         figures = [*self.terms.values(), *self.gradients.values()]
-        matches = not self.differing or bool(self.undecided)
+        matches = not self.differing or bool(self.chance)
         return all(figure <= LIMIT for figure in figures) and matches
 
 
 def compare(golden: Golden, original: Original, *, configs: Path = CONFIGS) -> Comparison:
     """Feeds the shipped config what the original was fed, and measures the differences.
 
-    Where anchors are matched otherwise, and the original leaves some to chance, the losses are
-    compared with its matches.
+    Where only such anchors are matched otherwise whose match the original leaves to chance, the
+    losses are compared with its matches.
 
     Raises:
         ValueError: If the file has not what the entry asks for, or the entry leaves out a
             prediction or a loss of the file or a term of the criterion.
     """
     found = _compare(golden, original, configs)
-    if not found.differing or not original.undecided:
+    if not found.chance:
         return found
     again = _compare(golden, replace(original, given=True), configs)
-    return replace(again, differing=found.differing, undecided=original.undecided)
+    return replace(again, differing=found.differing, chance=found.chance)
 
 
 def _compare(golden: Golden, original: Original, configs: Path) -> Comparison:
@@ -91,9 +93,11 @@ def _compare(golden: Golden, original: Original, configs: Path) -> Comparison:
         given = golden.with_pairs(
             given, criterion.coder.decode(regression, anchors.expand_as(regression))
         )
+    targets = golden.targets()
+    of_sets = _of_sets(predictions)
     output = criterion(
-        _of_sets(predictions) if sets else predictions,
-        golden.targets(),
+        of_sets if sets else predictions,
+        targets,
         anchors=anchors,
         level_sizes=golden.level_sizes(),
         matches=given,
@@ -109,10 +113,16 @@ def _compare(golden: Golden, original: Original, configs: Path) -> Comparison:
     theirs = {name: loss for name, loss in golden.losses().items() if name not in original.beside}
     _check_complete("losses", theirs, ours)
     found = output.matches if sets else {"": output.matches}
-    differing = sum(
-        _differing(matches, golden.matched(original.sets.get(name, "")), original.sampled)
+    differing = {
+        name: _differing(matches, golden.matched(sets.get(name, "")), original.sampled)
         for name, matches in found.items()
-    )
+    }
+    calls = {
+        name: Call(
+            criterion.layers[name].criterion if sets else criterion, of_set, targets, anchors
+        )
+        for name, of_set in (of_sets if sets else {"": predictions}).items()
+    }
     return Comparison(
         config=original.config,
         shown={path: _value(config, path) for path in original.shown},
@@ -124,8 +134,26 @@ def _compare(golden: Golden, original: Original, configs: Path) -> Comparison:
             name: relative_difference(_gradient(leaf), golden[f"grad_{name}"])
             for name, leaf in leaves.items()
         },
-        differing=None if original.given else differing,
+        differing=None if original.given else sum(int(of.sum()) for of in differing.values()),
+        chance=_reason(original.chance, calls, differing),
     )
+
+
+def _reason(
+    chance: Chance | None, calls: Mapping[str, Call], differing: Mapping[str, Tensor]
+) -> str:
+    """Why anchors may be matched otherwise; "" where none are, or some have no reason.
+
+    Args:
+        chance: What the original leaves to chance.
+        calls: Set of predictions -> what its criterion is called with.
+        differing: Set of predictions -> (B, A) the anchors that are matched otherwise.
+    """
+    some = {name: anchors for name, anchors in differing.items() if anchors.any()}
+    if chance is None or not some:
+        return ""
+    found = all(chance.anchors(calls[name])[anchors].all() for name, anchors in some.items())
+    return chance.reason if found else ""
 
 
 class _Read(dict[str, Tensor]):
@@ -162,20 +190,20 @@ def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     return 0.0 if difference == 0 else (difference / theirs.double().abs().max()).item()
 
 
-def _differing(ours: Iterable[Matches], theirs: Iterable[Tensor], sampled: bool) -> int:
-    """Anchors that are matched otherwise.
+def _differing(ours: Iterable[Matches], theirs: Iterable[Tensor], sampled: bool) -> Tensor:
+    """(B, A) the anchors that are matched otherwise.
 
     Args:
         ours: Matches of each image.
         theirs: As in `Golden.matched`.
         sampled: Whether only ours are sampled, so that background may be left out in them.
     """
-    differing = 0
+    differing = []
     for match, matched in zip(ours, theirs, strict=True):
         index = torch.where(match.positive, match.target_index, -1)
         left_out = match.ignored & (not sampled)
-        differing += int((index.where(~left_out, -2) != matched).sum())
-    return differing
+        differing.append(index.where(~left_out, -2) != matched)
+    return torch.stack(differing)
 
 
 def _check_complete(kind: str, found: Iterable[str], listed: Iterable[str]) -> None:

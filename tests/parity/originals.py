@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .chance import EQUALLY_NEAR, NOT_ALIGNED, Chance
 from .golden import Golden
 
 Made = Callable[[Mapping[str, Tensor]], Tensor]
@@ -35,8 +36,8 @@ class Original:
         convention: Key path -> value: what is changed in the config, which follows the paper, for
             an original that does not; the row shows it.
         sampled: Whether the file's matches are those before a sampler leaves some background out.
-        undecided: What the original leaves to the order in which a sort finds equal values, so that
-            anchors may be matched otherwise; "" for nothing.
+        chance: What the original leaves to the order in which a sort finds equal values, so that
+            anchors may be matched otherwise.
         given: Whether the criterion is given the original's matches, since ties are what the file
             is about: which of several equal overlaps is largest is a matter of rounding.
     """
@@ -53,7 +54,7 @@ class Original:
     shown: tuple[str, ...] = ()
     convention: dict[str, Any] = field(default_factory=dict)
     sampled: bool = False
-    undecided: str = ""
+    chance: Chance | None = None
     given: bool = False
 
     def made(self) -> dict[str, Made]:
@@ -74,9 +75,9 @@ def of_maps(place: int | slice) -> Made:
     return made
 
 
-def columns(name: str, order: Sequence[int]) -> Made:
+def columns(name: str, which: Sequence[int] | slice) -> Made:
     """Those columns of a prediction, in that order."""
-    return lambda read: read[name][..., order]
+    return lambda read: read[name][..., which]
 
 
 # torchvision
@@ -105,7 +106,12 @@ TV_RPN = Original(
 
 TV_SSD = Original(
     "ssd",
-    {"class_logits": columns("cls_logits", [1, 2, 3, 0]), "box_regression": "bbox_regression"},
+    {
+        "class_logits": lambda read: read["cls_logits"].roll(
+            -1, -1
+        ),  # background comes first there
+        "box_regression": "bbox_regression",
+    },
     TV_RETINANET.terms,
     Golden.anchors,
     sampled=True,
@@ -135,14 +141,13 @@ MM_FCOS = Original(
 UL_PREDICTIONS = {"class_logits": "scores", "box_regression": "boxes"}
 UL_HEADS = {"one_to_many": "one2many_", "one_to_one": "one2one_"}
 UL_TERMS = {"classification": "cls", "box/ciou": "box", "box/distribution_focal": "dfl"}
-NOT_ALIGNED = "an object with fewer aligned anchors than topk takes others by the order of a sort"
 YOLOV8 = Original(
     "yolov8",
     UL_PREDICTIONS,
     UL_TERMS,
     Golden.points,
     shown=("matcher.min_side",),
-    undecided=NOT_ALIGNED,
+    chance=NOT_ALIGNED,
 )
 YOLO11_L1 = replace(
     YOLOV8,
@@ -156,7 +161,6 @@ YOLOV6 = Original(
     {"class_logits": "cls_logits", "box_regression": "reg"},
     {"classification": "cls", "box/giou": "iou", "box/distribution_focal": "dfl"},
     Golden.points,
-    undecided=NOT_ALIGNED,
 )
 PPYOLOE = replace(
     YOLOV6, config="ppyoloe", predictions={"class_logits": "cls", "box_regression": "reg"}
@@ -179,9 +183,9 @@ MM_YOLOX = Original(
 YOLOV3 = Original(
     "yolov3",
     {
-        "box_regression": columns("pred_maps", [0, 1, 2, 3]),
-        "objectness": columns("pred_maps", [4]),
-        "class_logits": columns("pred_maps", [5, 6, 7]),
+        "box_regression": columns("pred_maps", slice(4)),
+        "objectness": columns("pred_maps", slice(4, 5)),
+        "class_logits": columns("pred_maps", slice(5, None)),
     },
     {"classification": "cls", "objectness": "conf", "box/centre": "xy", "box/size": "wh"},
     Golden.anchors,
@@ -339,7 +343,7 @@ ORIGINALS: Mapping[tuple[str, str], Original] = {
         MM_PREDICTIONS,
         MM_TERMS,
         Golden.anchors,
-        undecided="of anchors that are equally near an object it takes some by the order of a sort",
+        chance=EQUALLY_NEAR,
     ),
     ("mmdet", "tood_initial"): replace(
         TOOD, config="tood_initial", convention={"matcher.convention": "mmdet"}
