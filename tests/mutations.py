@@ -475,8 +475,8 @@ R29 matcher: an anchor that is the best of several goes to the first
 + is_best_of.view(-1).scatter_reduce_(0, anchor, near[row, column], "amin", include_self=False)
 
 R29 matcher: mmdet's rule for every convention
-- is_best_of if self.convention == "mmdet" else None
-+ is_best_of
+- tiles.new_zeros(dtype=torch.long) if self.convention == "mmdet" else None
++ tiles.new_zeros(dtype=torch.long)
 
 R29 matcher: overlaps tie within 1e-5
 - (overlap == best_of_truth[near][..., None]).nonzero()

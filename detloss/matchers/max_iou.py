@@ -81,8 +81,8 @@ class MaxIoUMatcher(Matcher):
         index = found.truth
         if index is None:
             index = most_overlapped(images.anchors, images.truths, positive)
-        if found.is_best_of is not None:
-            index = torch.where(found.is_best_of < 0, index, found.is_best_of)
+        if found.is_best is not None and found.is_best_of is not None:
+            index = torch.where(found.is_best, found.is_best_of, index)
         ignored = found.best >= self.negative
         return Assigned(index, positive, ignored | images.in_ignore_region(self.ignore_overlap))
 
@@ -120,16 +120,19 @@ class MaxIoUMatcher(Matcher):
             return _Found(tiles.untiled(best)[None])
 
         best_of_truth = _if_any(best_in_tile.amax(0))
-        is_best_of = tiles.new_zeros(dtype=torch.long).sub_(1)
+        is_best = tiles.new_zeros(dtype=torch.bool)
+        is_best_of = tiles.new_zeros(dtype=torch.long) if self.convention == "mmdet" else None
         # only tiles with a truth's best; the same arithmetic, to the bit
         for chosen, near in tiles.blocks_of(best_in_tile == best_of_truth):
             overlap = iou_of_planes(*tiles.pairs(chosen, near))
             row, column, place = (overlap == best_of_truth[near][..., None]).nonzero().unbind(1)
-            anchor = chosen[row] * is_best_of.shape[1] + place
-            is_best_of.view(-1).scatter_reduce_(0, anchor, near[row, column], "amax")
-        is_best_of = tiles.untiled(is_best_of)[None]
-        of_mmdet = is_best_of if self.convention == "mmdet" else None
-        return _Found(tiles.untiled(best)[None], None, is_best_of >= 0, of_mmdet)
+            is_best[chosen[row], place] = True
+            if is_best_of is not None:
+                anchor = chosen[row] * is_best.shape[1] + place
+                is_best_of.view(-1).scatter_reduce_(0, anchor, near[row, column], "amax")
+        if is_best_of is not None:
+            is_best_of = tiles.untiled(is_best_of)[None]
+        return _Found(tiles.untiled(best)[None], None, tiles.untiled(is_best)[None], is_best_of)
 
 
 class _Found(NamedTuple):
@@ -139,8 +142,8 @@ class _Found(NamedTuple):
         best: Its largest IoU.
         truth: The one that it overlaps most; None where that is not looked for yet.
         is_best: Whether it is a truth's best, for the low-quality rule; None without the rule.
-        is_best_of: The last truth whose best it is, -1 for none; None where such an anchor is
-            assigned like any other.
+        is_best_of: The last truth whose best it is, any number for none; None where such an anchor
+            is assigned like any other.
     """
 
     best: Tensor
