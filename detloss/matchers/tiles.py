@@ -18,8 +18,9 @@ TILE = 512
 """Anchors in a tile on a CPU: few boxes reach into a small tile, but each tile costs calls."""
 CPU_PAIRS = 262_144
 """Pairs in a block on a CPU: a few temporaries of that size fit a core's second-level cache."""
-MOST_PAIRS = 2_097_152
-"""Pairs of a tile on a CPU at most, 8 MiB a temporary, however many boxes there are."""
+MOST_PAIRS = 524_288
+"""Pairs of a tile on a CPU at most, 2 MiB a temporary, however many boxes there are: beyond 1,024
+boxes tiles get smaller. With 5,000 boxes four times as many would take half as long again."""
 GPU_PAIRS = 33_554_432
 """Pairs in a block on an accelerator, 128 MiB a temporary of float32, of which there are three.
 
