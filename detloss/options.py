@@ -1,4 +1,4 @@
-"""What a function checks of its options; for a constructor, annotations of `registry` do."""
+"""What functions check of their options. Constructors check theirs by the types in `registry`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +38,8 @@ def check_positive(option: str, given: object) -> None:
 
 
 def _number(option: str, given: object) -> Any:
-    if isinstance(given, (int, float, np.number, Tensor)):
+    if isinstance(given, (int, float, np.integer, np.floating)):
+        return given
+    if isinstance(given, Tensor) and given.numel() == 1:
         return given
     raise TypeError(f"{option} must be a number, got {type(given).__name__}")

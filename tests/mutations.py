@@ -1316,7 +1316,7 @@ R63 validation: an infinite loss passes
 + if value.isnan().any():
 
 yaml_file.py
-    test_config.py
+    test_yaml_file.py
 
 R46 config: a key given twice is passed over
 - if key in seen:

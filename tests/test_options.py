@@ -41,6 +41,11 @@ def test_what_is_no_number_is_an_error_of_type(check, value):
         check("alpha", value)
 
 
+def test_a_tensor_of_several_is_no_number():
+    with pytest.raises(TypeError, match=r"^alpha must be a number, got Tensor$"):
+        check_fraction("alpha", torch.tensor([0.25, 0.75]))
+
+
 def test_a_loss_says_which_option():
     """A list for each class is for losses that say so."""
     with pytest.raises(TypeError, match=r"^alpha must be a number, got list$"):

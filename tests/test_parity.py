@@ -208,7 +208,7 @@ def test_what_an_original_leaves_to_chance_is_compared_with_its_matches(tmp_path
     chance = Chance("a sort", lambda call: left)
     found = compare(golden, replace(original_of(golden), chance=chance))
     assert (found.differing, found.equal) == (1, False)
-    assert found.chance == ("a sort" if by_chance else "")
+    assert found.reason == ("a sort" if by_chance else "")
     assert (found.terms["box"] > LIMIT) == by_chance, "with the file's matches"
 
 

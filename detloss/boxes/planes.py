@@ -1,7 +1,7 @@
 """Boxes as planes, a tensor for each coordinate: how a matcher meets every anchor with every box.
 
-Planes are (4, ...): x1, y1, x2 and y2. Those of two kinds of boxes broadcast. They have no
-gradient, so what is computed of them is computed in place.
+Planes are (4, ...): x1, y1, x2 and y2. Those of two kinds of boxes broadcast. No
+gradient is asked of them, so intermediate results are overwritten; the planes themselves are not.
 """
 
 import torch
@@ -14,7 +14,7 @@ def planes(boxes: Tensor, multiple: int = 1) -> Tensor:
     """Planes (4, N) of boxes (N, 4), each contiguous.
 
     N is rounded up to a multiple of `multiple`; the boxes added are points at 0. An inverted box
-    may stay as it is: it shares nothing with any other box, so every measure of planes gives 0.
+    may stay as it is: its intersection with any other box is 0, and so are IoU and IoF.
     """
     missing = -len(boxes) % multiple
     return torch.cat([boxes.t(), boxes.new_zeros(4, missing)], 1)
@@ -55,7 +55,10 @@ def _shared_of_planes(a: Tensor, b: Tensor) -> Tensor:
 
 
 def share_area(a: Tensor, b: Tensor) -> Tensor:
-    """Whether boxes of planes overlap; one without an area does where it lies strictly inside."""
+    """Whether boxes of planes overlap.
+
+    One without an area, or inverted, may where it lies strictly inside: callers look at its sides.
+    """
     return (a[0] < b[2]) & (a[2] > b[0]) & (a[1] < b[3]) & (a[3] > b[1])
 
 

@@ -1,10 +1,12 @@
 """How ground truths choose anchors by what is predicted there: candidates, the best few, one each.
 
-Scene                 a batch as rows of ground truths and a flat list of anchors
-overlapping         the pairs of ground truth and anchor that come into question
-Pairs.cheapest      the best few of each ground truth
-contest             an anchor that several have chosen goes to one of them
-Assigned              of each image
+    Scene                 scene.py  a batch as rows of ground truths and a flat list of anchors
+      overlapping         pairs.py  the pairs of ground truth and anchor that come into question
+      Pairs.cheapest      pairs.py  the best few of each ground truth
+      contest                       an anchor that several have chosen goes to one of them
+    Assigned              base.py   of each image
+
+A technique says these steps in `ClaimMatcher.owners`.
 """
 
 from abc import abstractmethod

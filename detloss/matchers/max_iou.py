@@ -29,7 +29,8 @@ class MaxIoUMatcher(Matcher):
     - "torchvision", and detectron2: like any other to the ground truth that *it* overlaps most. So
       a ground truth may keep no anchor, even with the rule.
     - "mmdet": to the ground truth that made it positive, to the last of several, also where it
-      overlaps another more.
+      overlaps another more. (Its RetinaNet also gives every anchor to a ground truth that overlaps
+      none.)
 
     Args:
         positive: IoU from which an anchor is positive, in [0, 1].
@@ -87,7 +88,7 @@ class MaxIoUMatcher(Matcher):
         return Assigned(index, positive, ignored | images.in_ignore_region(self.ignore_overlap))
 
     def _at_once(self, images: Images) -> "_Found":
-        """With the launches of one image, where memory allows."""
+        """Of all images, in as many launches as for one, where memory allows."""
         running, is_best, is_best_of, first = Running(), None, None, 0
         for truths, anchors in blocks_of_boxes(images.anchors, images.truths):
             overlap = iou_of_planes(truths, anchors)
@@ -103,7 +104,7 @@ class MaxIoUMatcher(Matcher):
         return _Found(running.largest, running.index, is_best, is_best_of)
 
     def _in_tiles(self, images: Images) -> "_Found":
-        """Of one image on a CPU; for the truth of each anchor one better looks when it is needed.
+        """Of one image on a CPU, without `truth`: `match` looks for that of the positives.
 
         The IoU of a pair is computed twice rather than kept: first for the largest of each truth,
         then to find the anchors that have it.
@@ -140,7 +141,7 @@ class _Found(NamedTuple):
 
     Attributes:
         best: Its largest IoU.
-        truth: The one that it overlaps most; None where that is not looked for yet.
+        truth: The ground truth that it overlaps most; None where that is not looked for yet.
         is_best: Whether it is a truth's best, for the low-quality rule; None without the rule.
         is_best_of: The last truth whose best it is, any number for none; None where such an anchor
             is assigned like any other.
@@ -167,7 +168,7 @@ def match_matrix(
         overlap: (M, A) of ground truths and anchors, floating point; M may be 0. NaN counts as 0.
         positive: Overlap from which an anchor is positive; one of 0 never is.
         negative: Overlap below which it is background, at most `positive`.
-        low_quality: Whether each ground truth also has the anchors that overlap it most.
+        low_quality: Whether the anchors that overlap a ground truth most are positive, too.
         convention: Whom these are assigned to; see `MaxIoUMatcher`.
 
     Returns:
@@ -209,8 +210,9 @@ def _last(flags: Tensor, first: int = 0) -> Tensor:
         flags: Which are marked, bool.
         first: The number of the first of them.
     """
-    number = torch.arange(first, first + flags.shape[1], device=flags.device)
-    return torch.where(flags, number[:, None], -1).amax(1)
+    last = first + flags.shape[1]
+    number = torch.arange(first, last, dtype=torch.int32, device=flags.device)
+    return torch.where(flags, number[:, None], -1).amax(1).long()
 
 
 def _check_thresholds(positive: float, negative: float) -> None:

@@ -29,7 +29,7 @@ class Pairs:
     (B, M, K).
 
     Args:
-        rows: The rows of the ground truths, R, that pairs may be of.
+        rows: How many ground truths there are, R; or the range of rows that pairs may be of.
         row: (P,) or (B, M, 1), the row of each ground truth.
         anchor: (P,) or (B, 1, K), the number of each anchor.
         valid: Which pairs come into question, bool like (B, M, K); None where these are listed.
@@ -121,7 +121,7 @@ def overlapping(scene: Scene, reach: Tensor, areas: Tensor) -> Pairs:
 
 
 def blocks_of_overlapping(scene: Scene, reach: Tensor, areas: Tensor) -> Iterator[Pairs]:
-    """The same for some ground truths after the other, so that few pairs are in memory at once."""
+    """`overlapping`, a few ground truths at a time, so that few pairs are in memory at once."""
     truths, size = scene.truths, scene.size
     planes, areas = reach.permute(2, 0, 1), areas.t()
     if not sync_is_free(reach):

@@ -1,7 +1,7 @@
 """A batch for matchers whose ground truths choose anchors by what is predicted there.
 
-Its ground truths are rows of one table, and its anchors have numbers; a measure of pairs is asked
-with both. The number of calls does not depend on the number of images.
+Its ground truths are rows of one table, its anchors have numbers, and a `Measure` takes both. So
+the number of PyTorch's calls does not grow with the number of images.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from detloss.matchers.regions import finite_only
 from detloss.tensors import sync_is_free, widen
 
 Measure = Callable[[Tensor, Tensor], Tensor]
-"""A value of each pair, from the rows of its ground truth and the number of its anchor."""
+"""A value of each pair, from the row of its ground truth and the number of its anchor."""
 
 
 class Truths(NamedTuple):

@@ -141,7 +141,7 @@ class TaskAlignedMatcher(ClaimMatcher):
         return torch.cat([truths[:, :2] - grown, truths[:, 2:] + grown], 1)
 
     def _alignment(self, scene: Scene, row: Tensor, anchor: Tensor, overlap: Tensor) -> Tensor:
-        """Alignment t of pairs with these overlaps u; see `detloss.matchers.claims.Measure`."""
+        """Alignment t of pairs with these overlaps u; see `detloss.matchers.scene.Measure`."""
         probability = scene.logit(row, anchor).sigmoid().nan_to_num(0.0)
         return probability.pow(self.alpha) * overlap.pow(self.beta)
 

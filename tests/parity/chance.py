@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 import detloss
 
 ROUNDING = 1e-5
-"""How far apart, of their size, numbers may be that are equal but for rounding."""
+"""Two numbers count as equal up to this relative difference."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Chance:
 
     Attributes:
         reason: In words.
-        anchors: Of a call, (B, A) bool, whose matches those may be.
+        anchors: Call -> (B, A) bool, the anchors whose matches the original leaves to chance.
     """
 
     reason: str
@@ -49,8 +49,8 @@ class Chance:
 def _not_aligned(call: Call) -> Tensor:
     """The anchors inside an object with alignment 0, where it has fewer aligned ones than it takes.
 
-    Aligned are its positives where it is alone and takes all; inside those where, besides, nothing
-    tells one from another.
+    The object is matched alone, with a topk of all anchors: its positives are the aligned ones.
+    With alpha and beta 0 every anchor inside has alignment 1, so they are all inside.
     """
     topk = call.criterion.config()["matcher"]["topk"]
     found = torch.zeros(len(call.targets), len(call.anchors), dtype=torch.bool)

@@ -33,8 +33,8 @@ class Comparison:
         gradients: Of the total for each prediction: the largest difference, relative to the
             original gradient's largest absolute value.
         differing: Anchors of all images that are matched otherwise; None where matches were given.
-        chance: Why the original's matches, which the losses are then of, may be other ones; "" for
-            no reason.
+        reason: Why matches may differ from the original's, with which the losses are then computed;
+            "" where none differ, or one does for no such reason.
     """
 
     config: str
@@ -43,13 +43,13 @@ class Comparison:
     terms: Mapping[str, float]
     gradients: Mapping[str, float]
     differing: int | None
-    chance: str = ""
+    reason: str = ""
 
     @property
     def equal(self) -> bool:
         """Whether every figure is within `LIMIT`, which NaN is not, and every anchor's match is."""
         figures = [*self.terms.values(), *self.gradients.values()]
-        matches = not self.differing or bool(self.chance)
+        matches = not self.differing or bool(self.reason)
         return all(figure <= LIMIT for figure in figures) and matches
 
 
@@ -64,10 +64,10 @@ def compare(golden: Golden, original: Original, *, configs: Path = CONFIGS) -> C
             prediction or a loss of the file or a term of the criterion.
     """
     found = _compare(golden, original, configs)
-    if not found.chance:
+    if not found.reason:
         return found
     again = _compare(golden, replace(original, given=True), configs)
-    return replace(again, differing=found.differing, chance=found.chance)
+    return replace(again, differing=found.differing, reason=found.reason)
 
 
 def _compare(golden: Golden, original: Original, configs: Path) -> Comparison:
@@ -135,7 +135,7 @@ def _compare(golden: Golden, original: Original, configs: Path) -> Comparison:
             for name, leaf in leaves.items()
         },
         differing=None if original.given else sum(int(of.sum()) for of in differing.values()),
-        chance=_reason(original.chance, calls, differing),
+        reason=_reason(original.chance, calls, differing),
     )
 
 

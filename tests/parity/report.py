@@ -69,8 +69,8 @@ def details(found: Comparison) -> str:
         config += f"; convention {_options(found.convention)}"
     terms, gradients = _figures(found.terms), _figures(found.gradients)
     matches = _matches(found.differing)
-    if found.chance:
-        matches += f", since {found.chance}: losses with the original's matches"
+    if found.reason:
+        matches += f", since {found.reason}: losses with the original's matches"
     return f"terms {terms}; gradients {gradients}; {matches}; {config}"
 
 
