@@ -1,7 +1,7 @@
 """Boxes as planes, a tensor for each coordinate: how a matcher meets every anchor with every box.
 
-Planes are (4, ...): x1, y1, x2 and y2. Those of two kinds of boxes broadcast. No
-gradient is asked of them, so intermediate results are overwritten; the planes themselves are not.
+Planes are (4, ...): x1, y1, x2 and y2. Those of two kinds of boxes broadcast. No gradient is asked
+of them, so intermediate results are overwritten; the planes themselves are not.
 """
 
 import torch

@@ -53,23 +53,33 @@ def _not_aligned(call: Call) -> Tensor:
     With alpha and beta 0 every anchor inside has alignment 1, so they are all inside.
     """
     topk = call.criterion.config()["matcher"]["topk"]
+    takes_aligned, takes_inside = _taking_all(call), _taking_all(call, alpha=0.0, beta=0.0)
     found = torch.zeros(len(call.targets), len(call.anchors), dtype=torch.bool)
     for place in range(max(len(target["boxes"]) for target in call.targets)):
         alone = [
             {name: value[place : place + 1] for name, value in target.items()}
             for target in call.targets
         ]
-        aligned, inside = _positives(call, alone), _positives(call, alone, alpha=0.0, beta=0.0)
+        aligned, inside = (
+            _positives(criterion, call, alone) for criterion in (takes_aligned, takes_inside)
+        )
         found |= inside & ~aligned & (aligned.sum(1, keepdim=True) < topk)
     return found
 
 
-def _positives(call: Call, targets: Sequence[Mapping[str, Tensor]], **options: float) -> Tensor:
-    """(B, A) the positives where objects take all anchors, with these options."""
+def _taking_all(call: Call, **options: float) -> detloss.DetectorLoss:
+    """The criterion with a matcher whose objects take all anchors, with these options."""
     config = call.criterion.config()
     config["matcher"] |= {"topk": len(call.anchors), "topk_kept": None, **options}
     criterion = detloss.build(config)
     assert isinstance(criterion, detloss.DetectorLoss)
+    return criterion
+
+
+def _positives(
+    criterion: detloss.DetectorLoss, call: Call, targets: Sequence[Mapping[str, Tensor]]
+) -> Tensor:
+    """(B, A) the positives of that criterion with these targets."""
     found = criterion.match(targets, anchors=call.anchors, predictions=call.predictions)
     return torch.stack([matches.positive for matches in found])
 

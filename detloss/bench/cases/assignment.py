@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, one_hot
 
 import detloss
-from detloss.bench.cases.matching import as_indices, objects
+from detloss.bench.cases.matching import as_indices, cells_along, objects
 from detloss.bench.cases.runners import normal, optional
 from detloss.bench.measure import Case, Run
 from detloss.boxes import grid_points, paired_overlap
@@ -40,7 +40,8 @@ def assignment(
 ) -> Case:
     """Matching of so many images with so many objects each, by predictions at every point."""
     side = side if scale == 1 else 128
-    points, _ = grid_points([2 * [side // stride] for stride in STRIDES], STRIDES, device=device)
+    cells = [(count, count) for count in cells_along(side, STRIDES)]
+    points, _ = grid_points(cells, STRIDES, device=device)
     truths = [objects(count, side, device, seed) for seed in range(images)]
     labels = [(torch.arange(count, device=device) + seed) % CLASSES for seed in range(images)]
     logits = normal(images, len(points), CLASSES, device=device).sub_(4)
